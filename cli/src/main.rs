@@ -1,0 +1,2 @@
+//! Entry point: parses, wires and exits.
+fn main() {}

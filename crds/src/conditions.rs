@@ -1,0 +1,96 @@
+//! Conditions: types, and the one way to set them.
+//!
+//! Written by two owners that meet only in the API: the operator writes `Scheduled`, `Started`
+//! and `Ready` (with kstatus `Reconciling` / `Stalled`), the gateway writes `Connected` and
+//! `PolicyAcknowledged`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Summary: the agent runs under its accepted policy, and the session is live.
+pub const READY: &str = "Ready";
+/// A driver has taken the sandbox.
+pub const SCHEDULED: &str = "Scheduled";
+/// The supervisor was started.
+pub const STARTED: &str = "Started";
+/// A supervisor session is live (written by the gateway).
+pub const CONNECTED: &str = "Connected";
+/// The policy in the spec is the one in force (written by the gateway).
+pub const POLICY_ACKNOWLEDGED: &str = "PolicyAcknowledged";
+/// The spec was understood (Policy, Provider).
+pub const ACCEPTED: &str = "Accepted";
+/// Every sandbox that uses the object has acknowledged its present revision.
+pub const PROGRAMMED: &str = "Programmed";
+/// kstatus: work is going on. Present only while true.
+pub const RECONCILING: &str = "Reconciling";
+/// kstatus: nothing will change without someone's help. Present only while true.
+pub const STALLED: &str = "Stalled";
+
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Is {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Not known yet.
+    Unknown,
+}
+
+impl Is {
+    /// The API's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition as it should stand now.
+pub fn condition(kind: &str, is: Is, reason: &str, message: impl Into<String>, generation: Option<i64>, now: Time) -> Condition {
+    Condition {
+        type_: kind.to_owned(),
+        status: is.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message: message.into(),
+        observed_generation: generation,
+        last_transition_time: now,
+    }
+}
+
+/// Puts `next` into `list`: keeps the transition time unless the status changed, and says
+/// whether anything changed at all (so that a status is written only when it did).
+pub fn set(list: &mut Vec<Condition>, mut next: Condition) -> bool {
+    match list.iter_mut().find(|c| c.type_ == next.type_) {
+        Some(old) => {
+            if old.status == next.status {
+                next.last_transition_time = old.last_transition_time.clone();
+            }
+            let changed = *old != next;
+            *old = next;
+            changed
+        }
+        None => {
+            list.push(next);
+            true
+        }
+    }
+}
+
+/// Takes a condition away; says whether it was there.
+pub fn remove(list: &mut Vec<Condition>, kind: &str) -> bool {
+    let before = list.len();
+    list.retain(|c| c.type_ != kind);
+    list.len() != before
+}
+
+/// Finds a condition by type.
+pub fn find<'a>(list: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    list.iter().find(|c| c.type_ == kind)
+}
+
+/// Whether the condition is there and `True`.
+pub fn is_true(list: &[Condition], kind: &str) -> bool {
+    find(list, kind).is_some_and(|c| c.status == Is::True.as_str())
+}

@@ -1,0 +1,88 @@
+//! `OpenShellGateway` (`osg`): a gateway and the defaults of its sandboxes.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::EnvVar;
+
+/// A gateway. Locally there is one, named `local`, made on first start.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "openshell.ai",
+    version = "v1alpha1",
+    kind = "OpenShellGateway",
+    plural = "openshellgateways",
+    shortname = "osg",
+    category = "openshell",
+    namespaced,
+    status = "OpenShellGatewayStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OpenShellGatewaySpec {
+    /// What every sandbox of this gateway gets.
+    #[serde(default)]
+    pub sandbox_defaults: SandboxDefaults,
+    /// Upper bounds over all sandboxes.
+    #[serde(default)]
+    pub quotas: Quotas,
+}
+
+/// Defaults of the sandboxes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SandboxDefaults {
+    /// Environment for every sandbox; its own `env` wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+    /// What to do on a kernel that cannot hold every wall.
+    #[serde(default)]
+    pub enforcement: Enforcement,
+}
+
+/// What to do where not every wall can stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Enforcement {
+    /// Run at a reduced level and say so.
+    #[default]
+    BestEffort,
+    /// Refuse to run.
+    Full,
+}
+
+/// Upper bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quotas {
+    /// Sandboxes that may exist at a time. Absent: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub sandboxes: Option<i32>,
+}
+
+/// What is known of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenShellGatewayStatus {
+    /// Generation last looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where clients reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Version that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

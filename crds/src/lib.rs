@@ -1,0 +1,36 @@
+//! The objects of OpenShell: one set of Rust types for the cluster and for the local store.
+//!
+//! Group `openshell.ai`, version `v1alpha1`, category `openshell`. A field is here only if
+//! something enforces it; what we cannot hold is refused when it is written. The manifests in
+//! `crds/manifests` are generated from these types and compared with them by a test.
+//!
+//! | Kind | Short | Module |
+//! |---|---|---|
+//! | `OpenShellGateway` | `osg` | [`gateway`] |
+//! | `Policy` | `ospol` | [`policy`] |
+//! | `Provider` | `osprov` | [`provider`] |
+//! | `OpenShellSandbox` | `ossb` | [`sandbox`] |
+#![forbid(unsafe_code)]
+
+pub mod conditions;
+pub mod gateway;
+pub mod labels;
+pub mod policy;
+pub mod provider;
+pub mod sandbox;
+
+pub use gateway::{OpenShellGateway, OpenShellGatewaySpec, OpenShellGatewayStatus};
+pub use policy::{Policy, PolicySpec, PolicyStatus};
+pub use provider::{Provider, ProviderSpec, ProviderStatus};
+pub use sandbox::{OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
+
+/// API group of every kind here.
+pub const GROUP: &str = "openshell.ai";
+/// The only served version.
+pub const VERSION: &str = "v1alpha1";
+
+/// The definitions that we ship, in the order in which they are applied.
+pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
+    use kube::CustomResourceExt as _;
+    vec![OpenShellGateway::crd(), Policy::crd(), Provider::crd(), OpenShellSandbox::crd()]
+}

@@ -1,0 +1,233 @@
+//! `OpenShellSandbox` (`ossb`): one agent, its policy, its providers.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An agent to run under a policy.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "openshell.ai",
+    version = "v1alpha1",
+    kind = "OpenShellSandbox",
+    plural = "openshellsandboxes",
+    shortname = "ossb",
+    category = "openshell",
+    namespaced,
+    status = "OpenShellSandboxStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Policy", type_ = "integer", json_path = ".status.policy.acknowledgedRevision"),
+    printcolumn(name = "Enforcement", type_ = "string", json_path = ".status.enforcement.level", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("!(has(self.spec.policy) && has(self.spec.policyRef))")
+        .message("set policy or policyRef, not both: an inline policy replaces a referenced one"),
+    validation = Rule::new("self.spec.?command == oldSelf.spec.?command && self.spec.?tty == oldSelf.spec.?tty && self.spec.?env == oldSelf.spec.?env")
+        .message("command, tty and env are fixed when the sandbox is created; create another sandbox")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OpenShellSandboxSpec {
+    /// Program and arguments of the main process. Empty: none is started, and the sandbox
+    /// waits for `exec` and `connect`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 32768)))]
+    pub command: Vec<String>,
+    /// Give the main process a terminal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tty: bool,
+    /// Environment of the main process and of every exec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+    /// A policy of this sandbox alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<crate::policy::PolicyDocument>,
+    /// A `Policy` in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_ref: Option<LocalRef>,
+    /// `Provider`s in the same namespace whose credentials the sandbox may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub provider_refs: Vec<LocalRef>,
+    /// Stop the workload and keep its workspace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// The name of an object in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalRef {
+    /// A DNS label.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// One environment variable. Secrets come from providers, never from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvVar {
+    /// A shell identifier that does not begin with `OPENSHELL_`.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!self.startsWith('OPENSHELL_')", "message": "names beginning with OPENSHELL_ are reserved"}]))]
+    pub name: String,
+    /// At most 8192 bytes.
+    #[serde(default)]
+    #[schemars(length(max = 8192))]
+    pub value: String,
+}
+
+/// Where a sandbox is in its life, in one word, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// On its way to `Ready`.
+    #[default]
+    Provisioning,
+    /// The supervisor enforces the policy and the session is live.
+    Ready,
+    /// It will not become ready without someone's help.
+    Error,
+    /// Being deleted.
+    Deleting,
+    /// On its way to `Stopped`.
+    Stopping,
+    /// Suspended; the workspace is kept.
+    Stopped,
+    /// On its way from `Stopped` to `Ready`.
+    Starting,
+    /// The main process ended with exit code 0.
+    Completed,
+}
+
+/// What is known of a sandbox. The operator owns `phase`, `driver`, `workload`,
+/// `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
+/// `mainProcess`, `enforcement` and its conditions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenShellSandboxStatus {
+    /// Generation of the spec that the operator last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// For people; programs read the conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Driver that runs the workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// The workload as the driver names it (process id, container, pod).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// For machines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The supervisor's session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionStatus>,
+    /// The policy, as desired and as acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyInForce>,
+    /// The main process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_process: Option<MainProcessStatus>,
+    /// What the kernel holds for this sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<EnforcementStatus>,
+}
+
+/// The supervisor's session with the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// Identifies one supervisor process; the same over its reconnects.
+    pub instance_id: String,
+    /// Whether the session is live.
+    pub connected: bool,
+    /// Since when it has been so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// The policy of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyInForce {
+    /// Newest revision accepted for this sandbox: 1, 2, ...
+    pub revision: i64,
+    /// Hash of that revision.
+    pub hash: String,
+    /// Newest revision that the supervisor enforces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_revision: Option<i64>,
+    /// Why `revision` is not in force, if the supervisor refused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// State of the main process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MainProcessState {
+    /// Not started, or none wanted.
+    #[default]
+    None,
+    /// Running.
+    Running,
+    /// Ended; `exitCode` says how.
+    Exited,
+    /// Could not be started; `reason` says why.
+    Failed,
+}
+
+/// The main process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MainProcessStatus {
+    /// Its state.
+    pub state: MainProcessState,
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// 0 to 255, or 128 + signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Stable code when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How much of the promise the kernel can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EnforcementLevel {
+    /// Every wall stands.
+    Full,
+    /// `reasons` says which wall is missing and what that means.
+    Reduced,
+}
+
+/// What the kernel holds for this sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnforcementStatus {
+    /// `full` or `reduced`.
+    pub level: EnforcementLevel,
+    /// Stable reasons for `reduced`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// Landlock ABI in use; 0 without Landlock.
+    pub landlock_abi: i32,
+    /// The walls that stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub walls: Vec<String>,
+}

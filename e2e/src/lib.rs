@@ -1,0 +1,2 @@
+//! Harness and suites: escape, SDK, programs, faults, benchmarks.
+#![forbid(unsafe_code)]

@@ -1,0 +1,19 @@
+//! The supervisor: starts before the agent, confines it, and stays as its only way out.
+//!
+//! ```text
+//!  guardian ── kills every descendant when the supervisor dies
+//!   └ supervisor ── session/ ── gateway            audit/ ── records ──▶ session
+//!      │   ├ broker/  answers the agent's socket calls ──▶ flow ──▶ egress/ ──▶ network
+//!      │   └ process/ main process, execs, terminals, reaping
+//!      └ launcher (confine/) ── enters the domain once, then forks
+//!          ├ main process
+//!          └ execs
+//! ```
+//!
+//! It never links a Kubernetes client. The only unsafe code is in `confine/`.
+#![deny(unsafe_code)]
+
+#[cfg(all(feature = "ablation", not(debug_assertions)))]
+compile_error!("the `ablation` feature removes walls and must never be in a release build");
+
+pub mod flow;
