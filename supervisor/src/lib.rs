@@ -16,4 +16,6 @@
 #[cfg(all(feature = "ablation", not(debug_assertions)))]
 compile_error!("the `ablation` feature removes walls and must never be in a release build");
 
+pub mod audit;
+pub mod egress;
 pub mod flow;

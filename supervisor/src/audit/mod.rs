@@ -1,0 +1,1 @@
+//! What is recorded, and the bounded queue that carries it to the session.

@@ -1,0 +1,3 @@
+//! Decides and carries what the agent sends out.
+
+pub mod identity;
