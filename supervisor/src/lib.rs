@@ -19,3 +19,4 @@ compile_error!("the `ablation` feature removes walls and must never be in a rele
 pub mod audit;
 pub mod egress;
 pub mod flow;
+pub mod limits;

@@ -1,0 +1,71 @@
+//! Every bound of the supervisor, in one place. What the agent can make us hold ends here.
+
+/// Egress and audit.
+pub mod egress {
+    use std::time::Duration;
+
+    /// Records that wait for the gateway's acknowledgement.
+    pub const AUDIT_RECORDS: usize = 8192;
+    /// Bytes of records that wait for the gateway's acknowledgement.
+    pub const AUDIT_BYTES: usize = 8 * 1024 * 1024;
+    /// Bytes of one text in a record (a message, a field); longer ones are cut and marked.
+    pub const AUDIT_TEXT_BYTES: usize = 4096;
+    /// Connections that egress carries at one time for one sandbox.
+    pub const CONNECTIONS: usize = 1024;
+    /// Names that policy DNS hands out addresses for, for the life of a sandbox.
+    pub const SYNTHETIC_NAMES: usize = 16_384;
+    /// Bytes of a DNS message that is looked at.
+    pub const DNS_MESSAGE_BYTES: usize = 4096;
+    /// Seconds for which a client may keep an answer of policy DNS.
+    pub const DNS_TTL_SECONDS: u32 = 30;
+    /// Lookups in the system's resolver at one time.
+    pub const LOOKUPS: usize = 16;
+    /// Names whose addresses are remembered.
+    pub const LOOKUP_CACHE_NAMES: u64 = 1024;
+    /// How long looked-up addresses are remembered.
+    pub const LOOKUP_CACHE_TIME: Duration = Duration::from_secs(5);
+    /// How long one lookup may take.
+    pub const LOOKUP_TIME: Duration = Duration::from_secs(5);
+    /// Addresses of one name that are checked and tried; a name with more is refused.
+    pub const ADDRESSES_PER_NAME: usize = 32;
+    /// How long all attempts to connect upstream may take together.
+    pub const CONNECT_TIME: Duration = Duration::from_secs(15);
+    /// Head start of an address before the next one is tried beside it (RFC 8305, section 5).
+    pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+    /// How long a TLS handshake may take, on either side.
+    pub const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
+    /// Bytes of a ClientHello that are waited for before the server name is known.
+    pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
+    /// How long a client may take to say what it speaks, and to send a request's head.
+    pub const HEAD_TIME: Duration = Duration::from_secs(60);
+    /// How long an inspected connection may be idle between two requests.
+    pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
+    /// Bytes of a request's or response's head.
+    pub const HEAD_BYTES: usize = 64 * 1024;
+    /// Header fields of a request.
+    pub const HEADERS: usize = 128;
+    /// Bytes of a request's path, before and after it is made canonical.
+    pub const PATH_BYTES: usize = 4096;
+    /// Bytes of a request's query string.
+    pub const QUERY_BYTES: usize = 32 * 1024;
+    /// Parameters of a query string.
+    pub const QUERY_PARAMETERS: usize = 1024;
+    /// Bytes of a CONNECT request's head.
+    pub const PROXY_HEAD_BYTES: usize = 8 * 1024;
+    /// Bytes of a buffer that carries a connection where `splice(2)` cannot.
+    pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
+    /// Hosts whose certificate and TLS configuration are kept.
+    pub const CERTIFICATES: u64 = 256;
+    /// TLS sessions that are remembered for upstream resumption.
+    pub const UPSTREAM_SESSIONS: usize = 256;
+    /// Executables whose hash is remembered.
+    pub const IDENTITIES: u64 = 4096;
+    /// Ancestors of a process that are looked at.
+    pub const ANCESTORS: usize = 64;
+    /// Executables whose content is remembered from their first use.
+    pub const FIRST_USES: usize = 16_384;
+    /// Credentials of one sandbox.
+    pub const CREDENTIALS: usize = 256;
+    /// Bytes of one credential's value.
+    pub const CREDENTIAL_BYTES: usize = 16 * 1024;
+}
