@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper::{Request, Response, StatusCode, body::Incoming, header::HeaderValue, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
@@ -97,28 +97,33 @@ impl Authority {
 impl Server {
     /// HTTP on this machine's address.
     pub fn http() -> anyhow::Result<Self> {
-        Self::start(host::address()?, None)
+        Self::start(host::address()?, None, None)
     }
 
     /// HTTPS on this machine's address, with a certificate of this authority.
     pub fn https(authority: &Authority) -> anyhow::Result<Self> {
-        Self::start(host::address()?, Some(authority.server_config()?))
+        Self::start(host::address()?, Some(authority.server_config()?), None)
+    }
+
+    /// HTTPS on this machine's address that serves the files below `root`.
+    pub fn files(authority: &Authority, root: &Path) -> anyhow::Result<Self> {
+        Self::start(host::address()?, Some(authority.server_config()?), Some(root.to_owned()))
     }
 
     /// HTTP on the host's loopback: what no sandbox may reach.
     pub fn loopback() -> anyhow::Result<Self> {
-        Self::start(Ipv4Addr::LOCALHOST, None)
+        Self::start(Ipv4Addr::LOCALHOST, None, None)
     }
 
-    fn start(address: Ipv4Addr, tls: Option<rustls::ServerConfig>) -> anyhow::Result<Self> {
+    fn start(address: Ipv4Addr, tls: Option<rustls::ServerConfig>, root: Option<PathBuf>) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind((address, 0)).with_context(|| format!("listening on {address}"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let log = Arc::clone(&seen);
-        thread::spawn(move || runtime.block_on(serve(listener, tls, log, stopped)));
+        let content = Arc::new(Content { seen: Arc::clone(&seen), root });
+        thread::spawn(move || runtime.block_on(serve(listener, tls, content, stopped)));
         Ok(Self { address, seen, stop: Some(stop) })
     }
 
@@ -156,7 +161,7 @@ impl Drop for Server {
 async fn serve(
     listener: std::net::TcpListener,
     tls: Option<rustls::ServerConfig>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    content: Arc<Content>,
     mut stopped: tokio::sync::oneshot::Receiver<()>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
@@ -167,9 +172,9 @@ async fn serve(
             _ = &mut stopped => return,
         };
         let _ = stream.set_nodelay(true);
-        let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+        let (acceptor, content) = (acceptor.clone(), Arc::clone(&content));
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
+            let service = service_fn(move |request| answer(request, Arc::clone(&content)));
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let served = match acceptor {
                 Some(acceptor) => match acceptor.accept(stream).await {
@@ -183,15 +188,47 @@ async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// What a server answers with.
+struct Content {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    root: Option<PathBuf>,
+}
+
+impl Content {
+    /// The file that a path names, if this server serves files.
+    fn file(&self, path: &str) -> Option<Result<Vec<u8>, StatusCode>> {
+        let root = self.root.as_ref()?;
+        let mut file = root.join(path.trim_start_matches('/'));
+        if file.is_dir() {
+            file.push("index.html");
+        }
+        let inside = file.canonicalize().is_ok_and(|file| file.starts_with(root));
+        Some(std::fs::read(file).ok().filter(|_| inside).ok_or(StatusCode::NOT_FOUND))
+    }
+}
+
+async fn answer(request: Request<Incoming>, content: Arc<Content>) -> Result<Response<Full<Bytes>>, Infallible> {
     let method = request.method().to_string();
+    let path = request.uri().path().to_owned();
     let target = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let headers =
-        request.headers().iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+    let headers = request.headers().iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
     let body = request.into_body().collect().await.map(|b| b.to_bytes().to_vec()).unwrap_or_default();
-    let reply = format!("seen {method} {target}\n");
-    if let Ok(mut seen) = seen.lock() {
+    let mut reply = Response::default();
+    *reply.body_mut() = match content.file(&path) {
+        Some(Ok(bytes)) => {
+            if path.ends_with('/') {
+                reply.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
+            }
+            Full::new(Bytes::from(bytes))
+        }
+        Some(Err(status)) => {
+            *reply.status_mut() = status;
+            Full::default()
+        }
+        None => Full::new(Bytes::from(format!("seen {method} {target}\n"))),
+    };
+    if let Ok(mut seen) = content.seen.lock() {
         seen.push(Seen { method, target, headers, body });
     }
-    Ok(Response::new(Full::new(Bytes::from(reply))))
+    Ok(reply)
 }

@@ -34,7 +34,7 @@ impl Stack {
 
     /// As [`Stack::start`], with more environment for the gateway (and so for its supervisors).
     pub fn with_env(env: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("openshell-e2e-").tempdir()?;
+        let root = scratch()?;
         let extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut stack = Self { root, port: free_port()?, extra_env, gateway: None };
         stack.start_gateway()?;
@@ -262,6 +262,12 @@ pub fn run(mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
 /// Bytes as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A directory for a stack. Not below `/tmp`: policies of the suites grant `/tmp`, and a grant
+/// over a gateway's state is refused.
+pub fn scratch() -> anyhow::Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("openshell-e2e-").tempdir_in("/var/tmp")?)
 }
 
 fn is_supervisor(pid: Pid) -> bool {

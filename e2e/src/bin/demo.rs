@@ -40,9 +40,16 @@ fn prepare() -> anyhow::Result<Demo> {
           - { method: \"*\", path: \"/repos/secret/**\" }"
         .to_owned();
     stack.ok([
-        "provider", "create", "--name", "forge", "--type", "generic",
-        "--credential", &format!("FORGE_TOKEN={SECRET}"),
-        "--endpoint", &format!("{}:{}", host::ALIAS, server.port()),
+        "provider",
+        "create",
+        "--name",
+        "forge",
+        "--type",
+        "generic",
+        "--credential",
+        &format!("FORGE_TOKEN={SECRET}"),
+        "--endpoint",
+        &format!("{}:{}", host::ALIAS, server.port()),
     ])?;
     stack.sandbox("demo", &policy::inspected(server.port(), host::address()?, &rules), &["--provider", "forge"])?;
     Ok(Demo { stack, server, rules })
@@ -140,7 +147,8 @@ impl Demo {
 
     fn credential(&self) -> anyhow::Result<String> {
         self.server.forget();
-        let command = format!("echo \"token: $FORGE_TOKEN\"; curl -sS -H \"Authorization: Bearer $FORGE_TOKEN\" {}", self.url("/repos/acme"));
+        let command =
+            format!("echo \"token: $FORGE_TOKEN\"; curl -sS -H \"Authorization: Bearer $FORGE_TOKEN\" {}", self.url("/repos/acme"));
         let output = self.stack.exec("demo", &["sh", "-c", &command])?;
         let inside = stack::text(&output.stdout) + &stack::text(&output.stderr);
         ensure!(!inside.contains(SECRET), "the sandbox saw the credential");
