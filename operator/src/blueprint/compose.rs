@@ -1,0 +1,49 @@
+//! [`compose`]: the parts put together.
+
+use kube::ResourceExt as _;
+use openshell_crds::gateway::Enforcement;
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+
+use super::{BlueprintError, Reason, SandboxBlueprint, environment, policy, provider};
+
+/// Composes what a sandbox shall be.
+///
+/// `policies` and `providers` are those of the sandbox's namespace, in any order; others are
+/// left out of account.
+pub fn compose(
+    sandbox: &OpenShellSandbox,
+    gateway: &OpenShellGateway,
+    policies: &[Policy],
+    providers: &[Provider],
+) -> Result<SandboxBlueprint, BlueprintError> {
+    let uid = sandbox.uid().ok_or_else(|| {
+        BlueprintError::new(Reason::InvalidObject, "the sandbox has no metadata.uid; it was never stored by an API server")
+    })?;
+    let namespace = sandbox.namespace().unwrap_or_default();
+    let (policy, policy_source) = policy::resolve(sandbox, &namespace, policies)?;
+    let bindings = provider::bind(sandbox, &namespace, providers)?;
+    let env = environment::merge(sandbox, gateway, &bindings)?;
+    let policy_hash = policy.hash();
+    let policy_revision = sandbox
+        .status
+        .as_ref()
+        .and_then(|status| status.policy.as_ref())
+        .filter(|recorded| recorded.hash == policy_hash.as_str())
+        .map(|recorded| recorded.revision);
+    Ok(SandboxBlueprint {
+        uid,
+        name: sandbox.name_any(),
+        namespace,
+        generation: sandbox.metadata.generation.unwrap_or_default(),
+        command: sandbox.spec.command.clone(),
+        tty: sandbox.spec.tty,
+        env,
+        policy,
+        policy_hash,
+        policy_revision,
+        policy_source,
+        providers: bindings,
+        suspend: sandbox.spec.suspend,
+        require_full: gateway.spec.sandbox_defaults.enforcement == Enforcement::Full,
+    })
+}

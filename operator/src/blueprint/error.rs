@@ -1,0 +1,76 @@
+//! Why a sandbox cannot be what its objects ask for.
+
+use std::fmt;
+
+use openshell_policy::Finding;
+
+/// Objects that do not make a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BlueprintError {
+    /// Stable; the reason of a condition.
+    pub reason: Reason,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+    /// For [`Reason::PolicyRefused`]: each thing that is wrong with the policy.
+    pub findings: Vec<Finding>,
+}
+
+/// Stable reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The object is not one we can read.
+    InvalidObject,
+    /// `policy` and `policyRef` are both there.
+    PolicyAmbiguous,
+    /// `policyRef` names no `Policy`.
+    PolicyNotFound,
+    /// The policy is not a valid one.
+    PolicyRefused,
+    /// Several selectors match a sandbox that names no policy.
+    PolicyConflict,
+    /// A name in `providerRefs` is no `Provider`.
+    ProviderNotFound,
+    /// A provider cannot be used as it is.
+    ProviderRefused,
+    /// The same variable comes from two places.
+    ProviderConflict,
+    /// A variable has a name that is ours.
+    EnvironmentReserved,
+    /// A variable cannot be one.
+    EnvironmentInvalid,
+    /// The gateway's bound on sandboxes is reached.
+    QuotaExceeded,
+}
+
+impl Reason {
+    /// The reason as a condition has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidObject => "InvalidObject",
+            Self::PolicyAmbiguous => "PolicyAmbiguous",
+            Self::PolicyNotFound => "PolicyNotFound",
+            Self::PolicyRefused => "PolicyRefused",
+            Self::PolicyConflict => "PolicyConflict",
+            Self::ProviderNotFound => "ProviderNotFound",
+            Self::ProviderRefused => "ProviderRefused",
+            Self::ProviderConflict => "ProviderConflict",
+            Self::EnvironmentReserved => "EnvironmentReserved",
+            Self::EnvironmentInvalid => "EnvironmentInvalid",
+            Self::QuotaExceeded => "QuotaExceeded",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl BlueprintError {
+    /// An error without findings.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), findings: Vec::new() }
+    }
+}

@@ -1,0 +1,64 @@
+//! Every bound of the operator, in one place.
+
+use std::time::Duration;
+
+// ---- reconciler -------------------------------------------------------------------------
+
+/// Sandboxes reconciled at a time. A reconcile of the local drivers is some milliseconds of
+/// work; more at a time only queues them at the store.
+pub const RECONCILE_CONCURRENCY: u16 = 16;
+/// First pause after a failed reconcile of an object; doubled with each further failure.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause between two attempts on an object.
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(60);
+/// Attempts to write a status against concurrent writers before the object is queued again.
+pub const STATUS_ATTEMPTS: usize = 8;
+/// Fallback for missed events: every object is looked at this often.
+pub const RESYNC: Duration = Duration::from_secs(10 * 60);
+/// Counts on a `Policy` are written at most this often.
+pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Change notices a slow controller may be behind before it looks at everything instead.
+pub const EVENT_BUFFER: usize = 4096;
+/// Workloads without an object are looked for this often.
+pub const ORPHAN_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+// ---- plan -------------------------------------------------------------------------------
+
+/// A started supervisor must have a session within this time, or the sandbox is in error
+/// (and recovers when the session comes after all).
+pub const SESSION_DEADLINE: Duration = Duration::from_secs(60);
+/// While something is stopping, it is looked at this often in case the driver's notice was lost.
+pub const STOPPING_RECHECK: Duration = Duration::from_secs(5);
+
+// ---- blueprint --------------------------------------------------------------------------
+
+/// Longest message of a condition that carries findings, in characters. The API's bound is 32768.
+pub const CONDITION_MESSAGE: usize = 4096;
+
+// ---- revisions --------------------------------------------------------------------------
+
+/// Policy revisions kept per sandbox; the oldest are deleted.
+pub const REVISIONS_KEPT: usize = 100;
+/// Attempts to find a free revision number against concurrent writers.
+pub const REVISION_ATTEMPTS: usize = 8;
+
+// ---- process driver ---------------------------------------------------------------------
+
+/// From SIGTERM to SIGKILL when a sandbox is suspended.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// From SIGTERM to SIGKILL when a sandbox is deleted.
+pub const DELETE_GRACE: Duration = Duration::from_secs(3);
+/// From SIGKILL until the driver reports that a workload will not go.
+pub const KILL_GRACE: Duration = Duration::from_secs(10);
+/// `supervisor.log` is put aside when it is larger than this at the start, in bytes.
+pub const SUPERVISOR_LOG: u64 = 4 << 20;
+/// Largest record file (`supervisor.json`, `failure.json`, `driver.json`) that is read, in bytes.
+pub const RECORD_FILE: u64 = 64 << 10;
+/// Largest bootstrap document, in bytes: it must fit into a pipe before anyone reads it.
+pub const BOOTSTRAP: usize = 256 << 10;
+/// Changed sandboxes that a slow watcher may be behind before it is told of all of them.
+pub const DRIVER_EVENTS: usize = 1024;
+/// First uid of sandboxes when the driver runs as root.
+pub const FIRST_UID: u32 = 64_000;
+/// How many uids there are: sandboxes that root's driver can hold at a time.
+pub const UID_COUNT: u32 = 1_000;
