@@ -136,6 +136,10 @@ pub struct Config {
     /// Addresses never to be dialled whatever the policy says (gateway, API server), host:port or IP.
     #[prost(string, repeated, tag = "10")]
     pub forbidden_destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The gateway waits for the EnforcementReport before it hands out credentials: confine and
+    /// report, but start the agent only under a configuration that does not say this.
+    #[prost(bool, tag = "11")]
+    pub await_enforcement: bool,
 }
 /// A secret that the egress proxy puts in at the last hop, for its bound endpoints only.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -181,6 +185,9 @@ pub struct MainCommand {
     pub cols: u32,
     #[prost(uint32, tag = "5")]
     pub rows: u32,
+    /// Start it when someone attaches for the first time, not before.
+    #[prost(bool, tag = "6")]
+    pub await_attach: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigResult {
@@ -466,7 +473,7 @@ pub struct TcpTarget {
 pub struct RelayRefused {
     #[prost(string, tag = "1")]
     pub relay_id: ::prost::alloc::string::String,
-    /// Stable code: NotRunning, LimitReached, NotFound, BadRequest, PermissionDenied.
+    /// Stable code: NotRunning, NoMainProcess, LimitReached, BadRequest, NotSupported.
     #[prost(string, tag = "2")]
     pub code: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]

@@ -1,0 +1,242 @@
+//! What configurations are made of, kept up to date by watches.
+//!
+//! Five watches fill stores; a change marks the sandboxes it may concern as dirty, and their
+//! tasks compose again and push if the result differs. Marks are coalesced: however many
+//! objects change at once, a sandbox composes once.
+
+use std::{collections::HashSet, fmt::Debug, pin::pin, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, join};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::ListParams,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher,
+    },
+};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, labels};
+use openshell_proto::supervisor::Rejected;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, service::not_found};
+
+/// How long a supervisor that calls while the gateway starts waits for the first list.
+const READY_WAIT: Duration = Duration::from_secs(8);
+
+pub(super) struct Objects {
+    pub(super) sandboxes: Store<OpenShellSandbox>,
+    pub(super) policies: Store<Policy>,
+    pub(super) providers: Store<Provider>,
+    pub(super) gateways: Store<OpenShellGateway>,
+    /// Without their values.
+    pub(super) secrets: Store<Secret>,
+    writers: Mutex<Option<Writers>>,
+}
+
+struct Writers {
+    sandboxes: Writer<OpenShellSandbox>,
+    policies: Writer<Policy>,
+    providers: Writer<Provider>,
+    gateways: Writer<OpenShellGateway>,
+    secrets: Writer<Secret>,
+}
+
+impl Objects {
+    pub(super) fn new() -> Self {
+        let (sandboxes, sandboxes_writer) = reflector::store();
+        let (policies, policies_writer) = reflector::store();
+        let (providers, providers_writer) = reflector::store();
+        let (gateways, gateways_writer) = reflector::store();
+        let (secrets, secrets_writer) = reflector::store();
+        let writers = Writers {
+            sandboxes: sandboxes_writer,
+            policies: policies_writer,
+            providers: providers_writer,
+            gateways: gateways_writer,
+            secrets: secrets_writer,
+        };
+        Self { sandboxes, policies, providers, gateways, secrets, writers: Mutex::new(Some(writers)) }
+    }
+
+    /// The sandbox with this uid, as last seen.
+    pub(super) fn sandbox(&self, uid: &str, namespace: &str, name: Option<&str>) -> Option<Arc<OpenShellSandbox>> {
+        let is_it = |s: &Arc<OpenShellSandbox>| s.metadata.uid.as_deref() == Some(uid);
+        match name {
+            Some(name) => self.sandboxes.get(&ObjectRef::new(name).within(namespace)).filter(is_it),
+            None => self.sandboxes.find(|s| s.metadata.uid.as_deref() == Some(uid)),
+        }
+    }
+
+    /// Whether every store holds its first complete list.
+    pub(super) async fn ready(&self) -> bool {
+        let all = async {
+            let _ = join!(
+                self.sandboxes.wait_until_ready(),
+                self.policies.wait_until_ready(),
+                self.providers.wait_until_ready(),
+                self.gateways.wait_until_ready(),
+                self.secrets.wait_until_ready()
+            );
+        };
+        tokio::time::timeout(READY_WAIT, all).await.is_ok()
+    }
+
+    /// Whether a supervisor may have a session: its sandbox must exist. The watch may be
+    /// behind the driver that has just started the supervisor, so absence is asked for.
+    pub(super) async fn admit(&self, inner: &Inner, uid: &str) -> Option<Rejected> {
+        let later = |message: &str| Some(Rejected { code: "NotReady".into(), message: message.into(), retry: true });
+        if !self.ready().await {
+            return later("the gateway has not read its objects yet");
+        }
+        let found = match self.sandbox(uid, &inner.config.namespace, None) {
+            Some(sandbox) => Some(sandbox.metadata.deletion_timestamp.is_some()),
+            None => match api::<OpenShellSandbox>(inner).list(&ListParams::default()).await {
+                Ok(list) => list.items.iter().find(|s| s.meta().uid.as_deref() == Some(uid)).map(|s| s.meta().deletion_timestamp.is_some()),
+                Err(error) => return later(&format!("the sandbox could not be looked up: {error}")),
+            },
+        };
+        match found {
+            Some(false) => None,
+            Some(true) | None => Some(not_found()),
+        }
+    }
+}
+
+fn api<K>(inner: &Inner) -> Api<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    Api::namespaced(inner.config.client.clone(), &inner.config.namespace)
+}
+
+/// Runs the watches until `shutdown`.
+pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
+    let Some(writers) = inner.objects.writers.lock().take() else {
+        tracing::error!("the session hub runs already; a second run does nothing");
+        return;
+    };
+    let any = watcher::Config::default;
+    let credentials = any().labels(&format!("{}=true", labels::CREDENTIAL));
+    let gateway = any().fields(&format!("metadata.name={}", inner.config.gateway_name));
+    let watches = async {
+        join!(
+            watch_sandboxes(inner, writers.sandboxes),
+            follow(api(inner), any(), writers.policies, |_| mark_all(inner)),
+            follow(api(inner), any(), writers.providers, |_| mark_all(inner)),
+            follow(api(inner), gateway, writers.gateways, |_| mark_all(inner)),
+            follow(api(inner), credentials, writers.secrets, |_| mark_all(inner)),
+        );
+    };
+    tokio::select! {
+        () = watches => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Any of the shared objects may concern any connected sandbox; composing is cheap, and only
+/// a difference is pushed.
+fn mark_all(inner: &Inner) {
+    for handle in inner.sandboxes.lock().values() {
+        handle.dirty.notify_one();
+    }
+}
+
+/// Follows one kind. An object that does not decode is reported and left as it was: one bad
+/// object must not stop a list.
+async fn follow<K>(
+    objects: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+    mut writer: Writer<K>,
+    mut changed: impl FnMut(&watcher::Event<K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut events = pin!(watcher(objects, config).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                let Some(event) = decoded(event) else { continue };
+                writer.apply_watcher_event(&event);
+                if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
+                    changed(&event);
+                }
+            }
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "the watch failed and is tried again"),
+        }
+    }
+}
+
+fn decoded<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Option<watcher::Event<K>> {
+    let good = |guard: DeserializeGuard<K>| match guard.0 {
+        Ok(object) => Some(object),
+        Err(invalid) => {
+            tracing::warn!(kind = %K::kind(&()), name = invalid.metadata.name, error = invalid.error, "an object does not decode; what was known of it stays");
+            None
+        }
+    };
+    Some(match event {
+        watcher::Event::Apply(object) => watcher::Event::Apply(good(object)?),
+        watcher::Event::Delete(object) => watcher::Event::Delete(good(object)?),
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(good(object)?),
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitDone => watcher::Event::InitDone,
+    })
+}
+
+async fn watch_sandboxes(inner: &Arc<Inner>, writer: Writer<OpenShellSandbox>) {
+    let changed = |event: &watcher::Event<OpenShellSandbox>| match event {
+        watcher::Event::Apply(sandbox) => {
+            if let Some(uid) = &sandbox.metadata.uid {
+                let handle = inner.handle(uid);
+                if handle.concerns(sandbox.metadata.generation, sandbox.labels()) {
+                    handle.dirty.notify_one();
+                }
+            }
+        }
+        watcher::Event::Delete(sandbox) => {
+            if let Some(uid) = &sandbox.metadata.uid {
+                forget(inner, uid);
+            }
+        }
+        watcher::Event::InitDone => relisted(inner),
+        watcher::Event::Init | watcher::Event::InitApply(_) => {}
+    };
+    follow(api(inner), watcher::Config::default(), writer, changed).await;
+}
+
+/// The list is complete: whatever is not in it is gone, and logs of the gone go too.
+fn relisted(inner: &Arc<Inner>) {
+    let existing: HashSet<String> = inner.objects.sandboxes.state().iter().filter_map(|s| s.metadata.uid.clone()).collect();
+    let gone: Vec<String> = inner.sandboxes.lock().keys().filter(|uid| !existing.contains(*uid)).cloned().collect();
+    for uid in gone {
+        forget(inner, &uid);
+    }
+    for uid in &existing {
+        inner.handle(uid).dirty.notify_one();
+    }
+    let logs = inner.config.logs.clone();
+    tokio::spawn(async move {
+        if let Err(error) = logs.retain(&existing).await {
+            tracing::warn!(%error, "logs of deleted sandboxes were not removed");
+        }
+    });
+}
+
+fn forget(inner: &Arc<Inner>, uid: &str) {
+    let handle = inner.sandboxes.lock().remove(uid);
+    let (logs, uid) = (inner.config.logs.clone(), uid.to_owned());
+    tokio::spawn(async move {
+        if let Some(handle) = handle {
+            handle.end().await;
+        }
+        if let Err(error) = logs.delete(&uid).await {
+            tracing::warn!(sandbox = uid, %error, "the logs of a deleted sandbox were not removed");
+        }
+    });
+}
