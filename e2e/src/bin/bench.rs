@@ -142,16 +142,20 @@ async fn create_to_running(client: &mut Client, times: usize) -> anyhow::Result<
     let mut sample = Vec::new();
     for i in 0..times {
         let name = format!("run-{i}");
-        let spec = v1::SandboxSpec { command: ["sh", "-c", "date +%s%N; exec sleep 600"].map(str::to_owned).to_vec(), ..Default::default() };
+        let spec =
+            v1::SandboxSpec { command: ["sh", "-c", "date +%s%N; exec sleep 600"].map(str::to_owned).to_vec(), ..Default::default() };
         let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         client
-            .create_sandbox(v1::CreateSandboxRequest { name: name.clone(), spec: Some(spec), workspace_scope: workspace(), ..Default::default() })
+            .create_sandbox(v1::CreateSandboxRequest {
+                name: name.clone(),
+                spec: Some(spec),
+                workspace_scope: workspace(),
+                ..Default::default()
+            })
             .await?;
         let printed = first_line(client, &name).await?;
         sample.push(Duration::from_nanos(printed.trim().parse()?).saturating_sub(started));
-        client
-            .delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: workspace(), ..Default::default() })
-            .await?;
+        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: workspace(), ..Default::default() }).await?;
     }
     Ok(Sample(sample))
 }
@@ -162,7 +166,12 @@ async fn first_line(client: &mut Client, name: &str) -> anyhow::Result<String> {
     loop {
         ensure!(Instant::now() < deadline, "{name} printed nothing");
         let logs = client
-            .get_sandbox_logs(v1::GetSandboxLogsRequest { sandbox: name.to_owned(), lines: 100, workspace_scope: workspace(), ..Default::default() })
+            .get_sandbox_logs(v1::GetSandboxLogsRequest {
+                sandbox: name.to_owned(),
+                lines: 100,
+                workspace_scope: workspace(),
+                ..Default::default()
+            })
             .await?
             .into_inner()
             .logs;
@@ -269,7 +278,11 @@ async fn policy_change(client: &mut Client, text: &str, times: usize) -> anyhow:
 
 /// Requests on one warm connection, timed by the client: inside the sandbox, and bare.
 fn requests(stack: &Stack, server: &Server, inside: bool) -> anyhow::Result<Sample> {
-    let (name, verify) = if inside { (host::ALIAS.to_owned(), "ssl.create_default_context()") } else { (host::address()?.to_string(), "ssl._create_unverified_context()") };
+    let (name, verify) = if inside {
+        (host::ALIAS.to_owned(), "ssl.create_default_context()")
+    } else {
+        (host::address()?.to_string(), "ssl._create_unverified_context()")
+    };
     let program = format!(
         "import http.client, ssl, socket, time\nc = http.client.HTTPSConnection('{name}', {}, context={verify})\nc.connect()\n\
          c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n\
