@@ -1,5 +1,7 @@
 //! What is asked of a policy and what it answers.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -42,12 +44,24 @@ pub struct ConnectDecision {
 pub struct EndpointPlan {
     /// What to look at.
     pub inspection: Inspection,
-    /// Private or otherwise special ranges that the name may resolve to.
+    /// Not empty: every address that the name resolves to has to lie in one of these networks, and
+    /// private ones are reachable in them. Empty: public addresses only.
     pub allowed_ips: Vec<IpNet>,
     /// The rule names the host exactly (no wildcard).
     pub exact_host: bool,
     /// `%2F` may stay in paths.
     pub allow_encoded_slash: bool,
+    /// The policy accepts that credentials reach this endpoint although nobody looks at its requests.
+    pub allow_uninspected_credentials: bool,
+}
+
+impl EndpointPlan {
+    /// Whether [`EndpointPlan::allowed_ips`] permits this address. What may never be reached
+    /// (loopback, link-local, metadata) and, without networks, what is not public is for the
+    /// destination check to refuse besides.
+    pub fn permits_address(&self, address: IpAddr) -> bool {
+        self.allowed_ips.is_empty() || self.allowed_ips.iter().any(|net| net.contains(&address.to_canonical()))
+    }
 }
 
 /// What the proxy looks at.

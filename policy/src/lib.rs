@@ -11,15 +11,21 @@
 //! key, an impossible combination or a key that is not enforced yet refuses the whole file.
 #![forbid(unsafe_code)]
 
+mod canonical;
+pub mod checks;
 pub mod decision;
 pub mod engine;
 pub mod error;
+pub mod glob;
+pub mod host;
 pub mod model;
 pub mod parse;
 pub mod schema;
+mod validate;
 
+pub use canonical::PolicyHash;
 pub use decision::{ConnectDecision, EndpointPlan, Inspection, Process, RequestDecision, RequestFacts, Verdict};
 pub use engine::Engine;
 pub use error::{CompileError, Finding, PolicyError};
-pub use model::{Policy, PolicyHash};
+pub use model::Policy;
 pub use parse::{from_json, from_value, from_yaml};

@@ -45,6 +45,7 @@ pub use generated::openshell::supervisor::v1 as supervisor;
 /// `openshell.v1`: the public API.
 pub use generated::openshell::v1;
 
+pub mod policy;
 mod redact;
 
 /// Descriptors of every message and method, with the custom options, as an encoded
