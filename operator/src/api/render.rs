@@ -1,0 +1,86 @@
+//! How objects are shown: whole, or only their metadata.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::kinds::Kind;
+use super::list::Page;
+use super::store::state::Stored;
+
+/// The form that the client asked for in `Accept`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// The object.
+    Object,
+    /// `meta.k8s.io/v1 PartialObjectMetadata`.
+    Metadata,
+}
+
+impl View {
+    /// Chooses the first form of `Accept` that is served.
+    pub(crate) fn parse(accept: &str) -> Option<Self> {
+        if accept.trim().is_empty() {
+            return Some(Self::Object);
+        }
+        accept.split(',').find_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next()?;
+            let (mut form, mut other) = (None, false);
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => form = Some(Self::Metadata),
+                    Some(("as", _)) => other = true,
+                    Some(("g", group)) => other |= group != "meta.k8s.io",
+                    Some(("v", version)) => other |= version != "v1",
+                    _ => {}
+                }
+            }
+            let served = matches!(media, "application/json" | "application/*" | "*/*");
+            (served && !other).then(|| form.unwrap_or(Self::Object))
+        })
+    }
+
+    /// One object.
+    pub(crate) fn object(self, kind: &Kind, bytes: &Bytes) -> Bytes {
+        match self {
+            Self::Object => bytes.clone(),
+            Self::Metadata => match serde_json::from_slice::<Value>(bytes) {
+                // A `Status` (the answer to a deletion) stays what it is.
+                Ok(value) if value.get("kind").and_then(Value::as_str) == Some(&kind.kind) => Bytes::from(partial(&value).to_string()),
+                _ => bytes.clone(),
+            },
+        }
+    }
+
+    pub(crate) fn event(self, kind: &Kind, stored: &Stored) -> Bytes {
+        self.object(kind, &stored.bytes)
+    }
+
+    /// A bookmark's object.
+    pub(crate) fn bookmark(self, kind: &Kind, metadata: Value) -> Value {
+        match self {
+            Self::Object => json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata }),
+            Self::Metadata => json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata }),
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list(self, kind: &Kind, page: &Page) -> Bytes {
+        match self {
+            Self::Object => page.render(kind),
+            Self::Metadata => {
+                let items: Vec<Value> =
+                    page.items.iter().filter_map(|(_, s)| serde_json::from_slice(&s.bytes).ok()).map(|v: Value| partial(&v)).collect();
+                let list = json!({
+                    "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+                    "metadata": page.metadata(), "items": items,
+                });
+                Bytes::from(list.to_string())
+            }
+        }
+    }
+}
+
+fn partial(object: &Value) -> Value {
+    json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object.get("metadata") })
+}
