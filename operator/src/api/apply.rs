@@ -12,7 +12,16 @@ pub(crate) fn create(_kind: &Kind, config: &Value, _manager: &str, _clock: Clock
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call")]
-pub(crate) fn merge(_kind: &Kind, _name: &str, before: &Value, config: &Value, _manager: &str, _force: Force, _part: Part, _clock: Clock) -> Result<Value, ApiError> {
+pub(crate) fn merge(
+    _kind: &Kind,
+    _name: &str,
+    before: &Value,
+    config: &Value,
+    _manager: &str,
+    _force: Force,
+    _part: Part,
+    _clock: Clock,
+) -> Result<Value, ApiError> {
     let mut after = before.clone();
     json_patch::merge(&mut after, config);
     Ok(after)

@@ -25,7 +25,9 @@ pub(crate) fn object(body: &[u8]) -> Result<Value, ApiError> {
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
     let value: Value = match first {
         None => return Err(ApiError::bad_request("the body of the request is empty")),
-        Some(b'{' | b'[') => serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?,
+        Some(b'{' | b'[') => {
+            serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?
+        }
         Some(_) => {
             let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("the body is not valid UTF-8"))?;
             serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("the body is not valid YAML: {error}")))?

@@ -11,7 +11,8 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// The document at a path outside the collections.
 pub(crate) fn serve(path: &[&str], accept: &str, kinds: &Kinds) -> Option<(&'static str, Bytes)> {
-    let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2") && !accept.contains("v=v2beta1;as=APIGroupDiscoveryList,");
+    let aggregated =
+        accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2") && !accept.contains("v=v2beta1;as=APIGroupDiscoveryList,");
     let value = match path {
         ["version"] => version(),
         ["healthz" | "livez" | "readyz"] => return Some(("text/plain", Bytes::from_static(b"ok"))),
@@ -106,12 +107,12 @@ fn discovery(kinds: &Kinds, legacy: Legacy) -> Value {
                 .into_iter()
                 .filter(|(g, _)| *g == name)
                 .map(|(g, v)| {
-                    let resources: Vec<Value> =
-                        kinds.iter().filter(|k| k.group == g && k.version == v).map(|k| discovered(k)).collect();
+                    let resources: Vec<Value> = kinds.iter().filter(|k| k.group == g && k.version == v).map(|k| discovered(k)).collect();
                     json!({ "version": v, "resources": resources, "freshness": "Current" })
                 })
                 .collect();
-            let metadata = if name.is_empty() { json!({ "creationTimestamp": null }) } else { json!({ "name": name, "creationTimestamp": null }) };
+            let metadata =
+                if name.is_empty() { json!({ "creationTimestamp": null }) } else { json!({ "name": name, "creationTimestamp": null }) };
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
@@ -154,7 +155,10 @@ fn openapi(group: &str, version: &str, kinds: &Kinds) -> Option<Value> {
         let collection = format!("{prefix}/{version}/namespaces/{{namespace}}/{}", kind.plural);
         let one = format!("{collection}/{{name}}");
         paths.insert(collection, json!({ "get": operation("list"), "post": operation("post") }));
-        paths.insert(one, json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch"), "delete": operation("delete") }));
+        paths.insert(
+            one,
+            json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch"), "delete": operation("delete") }),
+        );
     }
     if schemas.is_empty() || (group.is_empty() && kinds.iter().all(|k| k.family == Family::Custom)) {
         return None;

@@ -206,8 +206,11 @@ impl ApiError {
 
     /// 504: the version does not exist yet.
     pub fn future_version(asked: u64, newest: u64) -> Self {
-        let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", format!("Too large resource version: {asked}, current: {newest}"));
-        error.details = Some(json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }], "retryAfterSeconds": 1 }));
+        let mut error =
+            Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", format!("Too large resource version: {asked}, current: {newest}"));
+        error.details = Some(
+            json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }], "retryAfterSeconds": 1 }),
+        );
         error
     }
 

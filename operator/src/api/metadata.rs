@@ -98,11 +98,7 @@ pub(crate) fn check(object: &Value) -> Vec<Cause> {
     let owners = meta.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
     let controllers = owners.filter(|o| o.get("controller") == Some(&Value::Bool(true))).count();
     if controllers > 1 {
-        causes.push(Cause::invalid(
-            "metadata.ownerReferences",
-            &json!([]),
-            "only one reference can have controller set to true",
-        ));
+        causes.push(Cause::invalid("metadata.ownerReferences", &json!([]), "only one reference can have controller set to true"));
     }
     causes
 }
@@ -124,9 +120,7 @@ fn is_label(text: &str) -> bool {
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = u8::is_ascii_alphanumeric;
-    bytes.first().is_some_and(edge)
-        && bytes.last().is_some_and(edge)
-        && bytes.iter().all(|b| edge(b) || matches!(b, b'-' | b'_' | b'.'))
+    bytes.first().is_some_and(edge) && bytes.last().is_some_and(edge) && bytes.iter().all(|b| edge(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// A DNS subdomain: object names.

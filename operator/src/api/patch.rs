@@ -40,7 +40,10 @@ impl Patch {
             "application/json-patch+json" => {
                 let patch: json_patch::Patch = serde_json::from_slice(body).map_err(bad)?;
                 if patch.0.len() > limits::MAX_PATCH_OPERATIONS {
-                    return Err(ApiError::bad_request(format!("a JSON patch may have at most {} operations", limits::MAX_PATCH_OPERATIONS)));
+                    return Err(ApiError::bad_request(format!(
+                        "a JSON patch may have at most {} operations",
+                        limits::MAX_PATCH_OPERATIONS
+                    )));
                 }
                 Ok(Self::Json(patch))
             }

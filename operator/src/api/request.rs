@@ -217,7 +217,11 @@ pub(crate) fn deletion(body: &[u8], query: &Query) -> Result<(Deletion, Persist)
         deletion.resource_version = preconditions.resource_version;
     }
     if let Some(policy) = options.propagation_policy {
-        let refuse = || ApiError::bad_request(format!("propagationPolicy: Unsupported value: {policy:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""));
+        let refuse = || {
+            ApiError::bad_request(format!(
+                "propagationPolicy: Unsupported value: {policy:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            ))
+        };
         deletion.propagation = Some(propagation(&policy).ok_or_else(refuse)?);
     } else if options.orphan_dependents == Some(true) {
         deletion.propagation = Some(Propagation::Orphan);

@@ -61,7 +61,10 @@ pub enum SecretError {
         name: String,
     },
     /// It is not meant for sandboxes.
-    #[error("the Secret {namespace}/{name} is not labelled {}: \"true\", and no other Secret is read; label it if providers may use it", labels::CREDENTIAL)]
+    #[error(
+        "the Secret {namespace}/{name} is not labelled {}: \"true\", and no other Secret is read; label it if providers may use it",
+        labels::CREDENTIAL
+    )]
     NotLabelled {
         /// Its namespace.
         namespace: String,
@@ -93,12 +96,10 @@ impl SecretValues for LocalSecrets {
     fn read(&self, namespace: &str, name: &str) -> BoxFuture<'_, Result<BTreeMap<String, SecretBytes>, SecretError>> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         async move {
-            let stored = self
-                .0
-                .core
-                .kinds
-                .by_plural("", "v1", "secrets")
-                .and_then(|kind| self.0.core.state.read().get(&Key { kind: kind.id, namespace: namespace.clone(), name: name.clone() }));
+            let stored =
+                self.0.core.kinds.by_plural("", "v1", "secrets").and_then(|kind| {
+                    self.0.core.state.read().get(&Key { kind: kind.id, namespace: namespace.clone(), name: name.clone() })
+                });
             let Some(stored) = stored else {
                 return Err(SecretError::NotFound { namespace, name });
             };
@@ -176,7 +177,11 @@ pub(crate) fn take_values(object: &mut Value, before: Option<&Value>) -> Result<
                 match STANDARD.decode(text.trim_ascii()) {
                     Ok(bytes) => change.set.push((key.clone(), Zeroizing::new(bytes))),
                     // The value is not shown: it may be the secret itself.
-                    Err(_) => causes.push(Cause::new(CauseReason::Invalid, format!("data[{key}]"), "Invalid value: must be base64 (put plain text into stringData)")),
+                    Err(_) => causes.push(Cause::new(
+                        CauseReason::Invalid,
+                        format!("data[{key}]"),
+                        "Invalid value: must be base64 (put plain text into stringData)",
+                    )),
                 }
             }
             text.zeroize();

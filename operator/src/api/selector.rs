@@ -142,7 +142,9 @@ fn field(term: &str) -> Result<(Field, Equality, String), ApiError> {
     let field = match name.trim() {
         "metadata.name" => Field::Name,
         "metadata.namespace" => Field::Namespace,
-        other => return Err(ApiError::bad_request(format!("field label not supported: {other}; supported: metadata.name, metadata.namespace"))),
+        other => {
+            return Err(ApiError::bad_request(format!("field label not supported: {other}; supported: metadata.name, metadata.namespace")));
+        }
     };
     Ok((field, equality, value.trim().to_owned()))
 }

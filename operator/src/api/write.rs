@@ -110,7 +110,8 @@ pub(crate) fn plan(write: Write, before: Option<Value>, clock: Clock) -> Result<
         (Verb::Replace(object, part), Some(before)) => {
             check_identity(&kind, &namespace, &name, &object)?;
             if resource_version(&object).is_none() {
-                let cause = Cause::new(CauseReason::Invalid, "metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
+                let cause =
+                    Cause::new(CauseReason::Invalid, "metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
                 return Err(ApiError::invalid(&kind, &name, &[cause]));
             }
             update(&kind, &name, &before, object, part, Tracking::Manager(&manager), clock)
@@ -160,8 +161,7 @@ pub(crate) fn check_identity(kind: &Kind, namespace: &str, name: &str, object: &
     let Some(map) = object.as_object() else {
         return Err(ApiError::bad_request("the body must be a JSON object"));
     };
-    let (Some(api_version), Some(kind_name)) =
-        (map.get("apiVersion").and_then(Value::as_str), map.get("kind").and_then(Value::as_str))
+    let (Some(api_version), Some(kind_name)) = (map.get("apiVersion").and_then(Value::as_str), map.get("kind").and_then(Value::as_str))
     else {
         return Err(ApiError::bad_request("the body must have apiVersion and kind"));
     };
@@ -227,7 +227,11 @@ fn update(
     if let Some(wanted) = text(&after, "uid")
         && let Some(is) = text(before, "uid").filter(|is| *is != wanted)
     {
-        return Err(ApiError::conflict(kind, name, format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {is}")));
+        return Err(ApiError::conflict(
+            kind,
+            name,
+            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {is}"),
+        ));
     }
     if resource_version(&after).is_some_and(|wanted| Some(wanted) != text(before, "resourceVersion")) {
         return Err(ApiError::modified(kind, name));
@@ -339,10 +343,9 @@ pub(crate) fn strings<'a>(object: &'a Value, field: &str) -> Vec<&'a str> {
 }
 
 fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: Value, clock: Clock) -> Result<Planned, ApiError> {
-    for (what, wanted, is) in [
-        ("UID", &deletion.uid, text(&before, "uid")),
-        ("ResourceVersion", &deletion.resource_version, text(&before, "resourceVersion")),
-    ] {
+    for (what, wanted, is) in
+        [("UID", &deletion.uid, text(&before, "uid")), ("ResourceVersion", &deletion.resource_version, text(&before, "resourceVersion"))]
+    {
         if let Some(wanted) = wanted.as_deref().filter(|w| Some(*w) != is) {
             let is = is.unwrap_or_default();
             return Err(ApiError::conflict(

@@ -56,12 +56,12 @@ impl Sealer {
     pub(crate) fn open(path: &Path, missing: WhenMissing) -> Result<Self, SealKeyError> {
         let mut bytes = Zeroizing::new(Vec::new());
         match File::open(path) {
-            Ok(mut file) => {
+            Ok(file) => {
                 let mode = file.metadata()?.permissions().mode() & 0o777;
                 if mode & 0o077 != 0 {
                     return Err(SealKeyError::Mode(mode));
                 }
-                file.by_ref().take(4096).read_to_end(&mut bytes)?;
+                file.take(4096).read_to_end(&mut bytes)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if missing == WhenMissing::Refuse {

@@ -71,7 +71,7 @@ pub enum OpenError {
 }
 
 /// Schema changes in order; the index is the version that it starts from.
-const MIGRATIONS: &[&[&str]] = &[&[
+const MIGRATIONS: &[&[&'static str]] = &[&[
     "CREATE TABLE objects (kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, namespace, name)) STRICT",
     "CREATE TABLE secret_values (uid TEXT NOT NULL, key TEXT NOT NULL, nonce BLOB NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (uid, key)) STRICT, WITHOUT ROWID",
     "CREATE TABLE resource_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL) STRICT",
@@ -143,9 +143,9 @@ impl Database {
         let kind = kinds.by_id(event.key.kind).map(|k| k.qualified()).unwrap_or_default();
         let statement = match event.change {
             Change::Deleted => sqlx::query("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?"),
-            Change::Added | Change::Modified => {
-                sqlx::query("INSERT INTO objects (kind, namespace, name, body) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
-            }
+            Change::Added | Change::Modified => sqlx::query(
+                "INSERT INTO objects (kind, namespace, name, body) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
+            ),
         };
         let statement = statement.bind(kind).bind(&event.key.namespace).bind(&event.key.name);
         match event.change {
@@ -158,7 +158,11 @@ impl Database {
             }
         }
         for key in &secrets.remove {
-            sqlx::query("DELETE FROM secret_values WHERE uid = ? AND key = ?").bind(&event.object.uid).bind(key).execute(&mut *transaction).await?;
+            sqlx::query("DELETE FROM secret_values WHERE uid = ? AND key = ?")
+                .bind(&event.object.uid)
+                .bind(key)
+                .execute(&mut *transaction)
+                .await?;
         }
         for (key, value) in &secrets.set {
             let (nonce, sealed) = self.sealer.seal(&event.object.uid, key, value).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -265,7 +269,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default()) {
-        for statement in *step {
+        for statement in step.iter().copied() {
             sqlx::query(statement).execute(&mut *transaction).await.map_err(explain)?;
         }
     }

@@ -1,0 +1,6 @@
+//! The API service as its clients see it: through kube-rs, unchanged.
+#![allow(missing_docs, clippy::unwrap_used, clippy::pedantic)]
+
+mod common;
+mod crud;
+mod watching;
