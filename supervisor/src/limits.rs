@@ -69,3 +69,67 @@ pub mod egress {
     /// Bytes of one credential's value.
     pub const CREDENTIAL_BYTES: usize = 16 * 1024;
 }
+
+/// Session with the gateway, and the processes that it asks for.
+pub mod session {
+    use std::time::Duration;
+
+    /// Bytes of the bootstrap document.
+    pub const BOOTSTRAP_BYTES: usize = 1024 * 1024;
+    /// How long a connection to the gateway may take, handshake included.
+    pub const CONNECT_TIME: Duration = Duration::from_secs(10);
+    /// How long the gateway may take to answer `Hello`.
+    pub const ACCEPT_TIME: Duration = Duration::from_secs(15);
+    /// Silent heartbeat intervals after which the session is over.
+    pub const SILENT_INTERVALS: u32 = 3;
+    /// Bounds of the interval that a gateway may ask for.
+    pub const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+    /// First and largest bound of the random wait before connecting again.
+    pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+    /// Messages on their way to the gateway.
+    pub const OUTGOING: usize = 64;
+    /// Records of one log batch.
+    pub const LOG_BATCH: usize = 256;
+    /// Batches that are sent before the first of them is acknowledged.
+    pub const LOG_BATCHES_UNACKNOWLEDGED: usize = 4;
+    /// Records that are not acknowledged after this time are sent again.
+    pub const LOG_RESEND: Duration = Duration::from_secs(5);
+    /// How long the end of a sandbox waits for the gateway to take the last report and records.
+    pub const FLUSH_TIME: Duration = Duration::from_millis(500);
+    /// Bytes of a configuration from the gateway.
+    pub const CONFIG_BYTES: usize = 16 * 1024 * 1024;
+    /// Variables of an environment.
+    pub const ENVIRONMENT: usize = 1024;
+    /// Bytes of a variable's name and value.
+    pub const ENVIRONMENT_BYTES: usize = 128 * 1024;
+    /// Arguments of a command.
+    pub const ARGUMENTS: usize = 4096;
+    /// Bytes of all arguments of a command.
+    pub const ARGUMENTS_BYTES: usize = 1024 * 1024;
+    /// Execs and attachments at one time.
+    pub const RELAYS: usize = 64;
+    /// How long an exec waits for the sandbox to be confined.
+    pub const READY_TIME: Duration = Duration::from_secs(10);
+    /// Bytes of one chunk of a relay.
+    pub const CHUNK_BYTES: usize = 32 * 1024;
+    /// Chunks of a relay on their way in each direction.
+    pub const CHUNKS: usize = 8;
+    /// Bytes of the main process's output that are kept for whoever attaches later.
+    pub const RING_BYTES: usize = 1024 * 1024;
+    /// Chunks of the main process's output that someone attached may be behind.
+    pub const ATTACH_CHUNKS: usize = 256;
+    /// Bytes of a line of output in the log; a longer one is several records.
+    pub const LINE_BYTES: usize = 4096;
+    /// Between SIGTERM and SIGKILL when an exec's time is over (the reference's value).
+    pub const TIMEOUT_GRACE: Duration = Duration::from_millis(100);
+    /// Between SIGHUP and SIGKILL when an exec's client has gone.
+    pub const HANGUP_GRACE: Duration = Duration::from_secs(2);
+    /// Between SIGTERM and SIGKILL when the sandbox ends, unless the gateway says otherwise.
+    pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+    /// Longest grace that a gateway can ask for.
+    pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(60);
+    /// How long output is read after its process has ended: a daemon may hold the pipe.
+    pub const DRAIN_TIME: Duration = Duration::from_millis(250);
+    /// Ends of processes whose output is read, and that nobody has taken yet.
+    pub const EXITS: usize = 1024;
+}

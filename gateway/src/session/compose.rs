@@ -1,8 +1,38 @@
-//! What a supervisor is told.
+//! What a supervisor is told: the blueprint of its sandbox, and the values of its credentials.
+//!
+//! The blueprint is composed from the same objects by the same function as the operator's. Two
+//! things are decided here:
+//!
+//! * *Credentials wait for enforcement.* Until the supervisor has reported what its kernel
+//!   holds, it gets placeholders and no values, and is told to hold the agent back. Where the
+//!   agent could read the supervisor's secrets, it never gets any.
+//! * *A running sandbox keeps its static part.* A policy whose filesystem, process or Landlock
+//!   part cannot be changed on a running sandbox is recorded and shown, and not pushed: the
+//!   revision in force goes on, and everything else of the configuration stays current.
 
-use openshell_proto::supervisor::Config;
+use std::{collections::HashMap, sync::Arc};
 
-use super::sandbox::{Problem, Task};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+use openshell_operator::{
+    api::SecretBytes,
+    blueprint::{self, CredentialBinding, SandboxBlueprint},
+    revisions,
+};
+use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Inner,
+    sandbox::{Problem, Revision, Task},
+};
+
+/// On a sandbox: hold the main process until someone attaches.
+const AWAIT_ATTACHMENT: &str = "openshell.ai/await-attachment";
+
+/// Reason of a reduced level at which the agent could read what the supervisor holds.
+const SECRETS_READABLE: &str = "secrets-readable";
 
 /// Why there is no configuration.
 pub(super) enum Failure {
@@ -12,7 +42,199 @@ pub(super) enum Failure {
     Absent,
 }
 
-pub(super) async fn compose(task: &mut Task) -> Result<Config, Failure> {
-    let _sandbox = task.sandbox().ok_or(Failure::Absent)?;
-    Err(Failure::Absent)
+impl Failure {
+    fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self::Problem(Problem { reason: reason.to_owned(), message: message.into() })
+    }
+}
+
+/// What a sandbox shall be, with its policy recorded.
+pub(super) struct Prepared {
+    sandbox: Arc<OpenShellSandbox>,
+    blueprint: SandboxBlueprint,
+    /// The revision to push: the newest, or the one in force where the newest has to wait.
+    revision: Revision,
+}
+
+/// Composes the blueprint and records its policy. Needs no session: when the supervisor comes,
+/// this is done.
+pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
+    let sandbox = task.sandbox().ok_or(Failure::Absent)?;
+    let inner = Arc::clone(&task.inner);
+    let blueprint = blueprint::compose(&sandbox, &gateway(&inner), &policies(&inner, &sandbox), &providers(&inner, &sandbox))
+        .map_err(|error| Failure::new(error.reason.as_str(), error.message))?;
+    let newest = newest(task, &inner, &sandbox, &blueprint).await?;
+    task.known_policy = Some(newest.clone());
+    let revision = match &task.in_force {
+        Some(in_force) if in_force.number != newest.number => match in_force.policy.check_live_change(&newest.policy) {
+            Ok(()) => {
+                task.held_back = None;
+                newest
+            }
+            Err(error) => {
+                let why = format!(
+                    "revision {} cannot be applied to the running sandbox: {error}; it is applied when the sandbox is stopped and started",
+                    newest.number
+                );
+                task.refuse_revision(newest.number, &why);
+                task.held_back = Some(why);
+                in_force.clone()
+            }
+        },
+        _ => {
+            task.held_back = None;
+            newest
+        }
+    };
+    Ok(Prepared { sandbox, blueprint, revision })
+}
+
+fn gateway(inner: &Inner) -> Arc<OpenShellGateway> {
+    let (name, namespace) = (&inner.config.gateway_name, &inner.config.namespace);
+    inner
+        .objects
+        .gateways
+        .get(&ObjectRef::new(name).within(namespace))
+        // Not made yet, or deleted: nothing is defaulted.
+        .unwrap_or_else(|| Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default())))
+}
+
+/// The policies that can concern the sandbox: the one it names, or those that select.
+fn policies(inner: &Inner, sandbox: &OpenShellSandbox) -> Vec<Policy> {
+    let named = sandbox.spec.policy_ref.as_ref().map(|r| r.name.as_str());
+    let concerns = |p: &Policy| named.map_or_else(|| p.spec.selector.is_some(), |name| p.metadata.name.as_deref() == Some(name));
+    if sandbox.spec.policy.is_some() && named.is_none() {
+        return Vec::new();
+    }
+    inner.objects.policies.state_filter(concerns).iter().map(|p| Policy::clone(p)).collect()
+}
+
+fn providers(inner: &Inner, sandbox: &OpenShellSandbox) -> Vec<Provider> {
+    let get = |r: &openshell_crds::sandbox::LocalRef| inner.objects.providers.get(&ObjectRef::new(&r.name).within(&inner.config.namespace));
+    sandbox.spec.provider_refs.iter().filter_map(get).map(|p| Provider::clone(&p)).collect()
+}
+
+/// The newest revision of the policy, recorded if it is new.
+async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprint: &SandboxBlueprint) -> Result<Revision, Failure> {
+    if let Some(known) = task.known_policy.as_ref().filter(|known| known.hash == blueprint.policy_hash) {
+        return Ok(known.clone());
+    }
+    let number = match blueprint.policy_revision {
+        Some(number) => number,
+        None => revisions::record(&inner.config.client, sandbox, &blueprint.policy.canonical_json(), blueprint.policy_hash.as_str())
+            .await
+            .map_err(|error| Failure::new("RevisionNotRecorded", error.to_string()))?,
+    };
+    Ok(Revision { number, hash: blueprint.policy_hash.clone(), policy: Arc::new(blueprint.policy.clone()) })
+}
+
+/// The recorded revision with this hash: what a supervisor says it enforces.
+pub(super) async fn recall(inner: &Inner, uid: &str, hash: &str) -> Option<Revision> {
+    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid).await.ok()?;
+    let found = recorded.into_iter().rev().find(|r| r.hash == hash)?;
+    let policy = openshell_policy::from_value(&found.policy).ok()?;
+    Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy) })
+}
+
+/// Whether values may go to the supervisor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// What its kernel holds is not known yet.
+    Wait,
+    Give,
+    /// The agent could read them.
+    Withhold,
+}
+
+/// The configuration, without its revision number.
+pub(super) async fn config(task: &Task, prepared: Prepared) -> Result<Config, Failure> {
+    let Prepared { sandbox, blueprint, revision } = prepared;
+    let inner = &task.inner;
+    let release = match &task.enforcement {
+        None => Release::Wait,
+        Some(report) if report.reasons.iter().any(|r| r == SECRETS_READABLE) => Release::Withhold,
+        Some(_) => Release::Give,
+    };
+    let mut environment: HashMap<String, String> = blueprint.environment().into_iter().collect();
+    let mut credentials = Vec::new();
+    let mut values = Values::default();
+    let mut withheld = false;
+    for provider in &blueprint.providers {
+        for binding in &provider.credentials {
+            let placeholder = placeholder(inner, binding).await?;
+            environment.insert(binding.env.clone(), placeholder.clone());
+            if release == Release::Give {
+                credentials.push(Credential {
+                    env: binding.env.clone(),
+                    placeholder,
+                    value: values.get(inner, &provider.provider, binding).await?,
+                    bindings: binding
+                        .bindings
+                        .iter()
+                        .map(|b| supervisor::CredentialBinding { host: b.host.clone(), port: u32::from(b.port), path: b.path.clone() })
+                        .collect(),
+                    provider: provider.provider.clone(),
+                    expires: None,
+                });
+            } else {
+                withheld = true;
+            }
+        }
+    }
+    Ok(Config {
+        revision: 0,
+        policy_json: revision.policy.canonical_json(),
+        policy_hash: revision.hash.to_string(),
+        policy_version: u32::try_from(revision.number).unwrap_or(u32::MAX),
+        environment,
+        credentials,
+        main: Some(MainCommand {
+            command: blueprint.command,
+            tty: blueprint.tty,
+            await_attach: sandbox.annotations().get(AWAIT_ATTACHMENT).is_some_and(|v| v == "true"),
+            ..MainCommand::default()
+        }),
+        require_full_enforcement: blueprint.require_full,
+        host_aliases: HashMap::new(),
+        forbidden_destinations: inner.config.forbidden_destinations.clone(),
+        await_enforcement: withheld && release == Release::Wait,
+    })
+}
+
+/// What the agent sees instead of the value. The number stands for the Secret, not for its
+/// present value: a running agent's placeholder goes on working when the value is rotated, and
+/// ends when the Secret is replaced by another.
+async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<String, Failure> {
+    let (name, namespace) = (&binding.secret_name, &inner.config.namespace);
+    let uid = match inner.objects.secrets.get(&ObjectRef::new(name).within(namespace)) {
+        Some(secret) => secret.metadata.uid.clone(),
+        // The watch may be behind the provider that names it.
+        None => Api::<Secret>::namespaced(inner.config.client.clone(), namespace)
+            .get_opt(name)
+            .await
+            .map_err(|error| Failure::new("CredentialUnavailable", format!("the Secret {name} cannot be read: {error}")))?
+            .and_then(|secret| secret.metadata.uid),
+    };
+    let uid = uid.ok_or_else(|| Failure::new("CredentialUnavailable", format!("the Secret {name} for {} does not exist", binding.env)))?;
+    let digest = Sha256::digest(uid.as_bytes());
+    let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    Ok(format!("openshell:resolve:env:v{number}_{}", binding.env))
+}
+
+/// Each Secret is read once per configuration.
+#[derive(Default)]
+struct Values(HashMap<String, std::collections::BTreeMap<String, SecretBytes>>);
+
+impl Values {
+    async fn get(&mut self, inner: &Inner, provider: &str, binding: &CredentialBinding) -> Result<String, Failure> {
+        let unavailable = |why: String| Failure::new("CredentialUnavailable", format!("provider {provider}: {}: {why}", binding.env));
+        if !self.0.contains_key(&binding.secret_name) {
+            let read = inner.config.secrets.read(&inner.config.namespace, &binding.secret_name).await;
+            self.0.insert(binding.secret_name.clone(), read.map_err(|error| unavailable(error.to_string()))?);
+        }
+        let value = self.0.get(&binding.secret_name).and_then(|keys| keys.get(&binding.secret_key));
+        let value = value.ok_or_else(|| unavailable(format!("the Secret {} has no key {}", binding.secret_name, binding.secret_key)))?;
+        let text = value.expose_str().ok_or_else(|| unavailable("the value is not text".to_owned()))?;
+        Ok(text.to_owned())
+    }
 }

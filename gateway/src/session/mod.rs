@@ -23,7 +23,7 @@ mod compose;
 pub mod logs;
 mod relay;
 mod sandbox;
-mod secrets;
+
 mod service;
 mod status;
 mod watch;
@@ -36,8 +36,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use logs::{Level, LogError, LogQuery, LogStore, StoredLog};
+pub use openshell_operator::api::SecretValues;
 pub use relay::{ExecHandle, RelayError};
-pub use secrets::SecretValues;
 
 use crate::limits::{RELAY_WAIT, RELAYS_PER_SANDBOX, SHUTDOWN_GRACE};
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use openshell_crds::OpenShellSandbox;
-use openshell_policy::Policy;
+use openshell_policy::{Policy, PolicyHash};
 use openshell_proto::supervisor::{
     Accepted, Config, ConfigResult, EnforcementReport, FromGateway, Hello, MainProcess, Rejected, config_result::Outcome, from_gateway,
     from_supervisor,
@@ -182,10 +182,19 @@ pub(super) struct Instance {
     pub(super) since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
 }
 
+/// How far to compose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// So that the policy is checked and recorded: nobody is connected.
+    Policy,
+    Config,
+}
+
 /// A policy revision and the policy.
 #[derive(Clone)]
 pub(super) struct Revision {
     pub(super) number: i64,
+    pub(super) hash: PolicyHash,
     pub(super) policy: Arc<Policy>,
 }
 
@@ -315,6 +324,11 @@ impl Task {
                 s.refused = None;
             });
         }
+        if self.in_force.is_none() && !hello.policy_hash.is_empty() {
+            self.in_force = compose::recall(&self.inner, &self.uid, &hello.policy_hash).await;
+            let acknowledged = self.in_force.as_ref().map_or(0, |r| r.number);
+            self.publish.send_modify(|s| s.acknowledged = acknowledged);
+        }
         self.result = None;
         self.instance = Some(Instance { id: hello.instance_id.clone(), version: hello.version, since: status::now() });
         self.enforcement = hello.enforcement;
@@ -326,7 +340,7 @@ impl Task {
             tracing::warn!(sandbox = self.uid, %error, "the log store does not answer; the supervisor sends again what it kept");
             0
         });
-        let config = self.compose().await.map(|mut config| {
+        let config = self.compose(Wanted::Config).await.map(|mut config| {
             let known = self.pushed.as_ref().map_or(0, |p| p.revision);
             config.revision = if known == held && self.pushed.as_ref().is_some_and(|p| same_content(p, &config)) {
                 known.max(1)
@@ -394,7 +408,8 @@ impl Task {
     /// Composes, and pushes what differs.
     async fn recompose(&mut self) {
         let before = self.problem.clone();
-        let config = self.compose().await;
+        let wanted = if self.session().is_some() { Wanted::Config } else { Wanted::Policy };
+        let config = self.compose(wanted).await;
         if self.problem != before {
             self.touch();
         }
@@ -417,11 +432,16 @@ impl Task {
         self.touch();
     }
 
-    async fn compose(&mut self) -> Option<Config> {
-        match compose::compose(self).await {
+    async fn compose(&mut self, wanted: Wanted) -> Option<Config> {
+        let composed = match compose::prepare(self).await {
+            Ok(prepared) if wanted == Wanted::Config => compose::config(self, prepared).await.map(Some),
+            Ok(_) => Ok(None),
+            Err(failure) => Err(failure),
+        };
+        match composed {
             Ok(config) => {
                 self.problem = None;
-                Some(config)
+                config
             }
             Err(compose::Failure::Problem(problem)) => {
                 if let Some(known) = &self.known_policy {
