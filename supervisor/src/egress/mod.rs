@@ -1,23 +1,68 @@
 //! Decides and carries what the agent sends out.
+//!
+//! ```text
+//!  intent ─▶ name ─▶ policy ─▶ addresses ─▶ every one checked ─▶ dial ─▶ flow
+//!            names   active    resolve      destination          dial
+//!                                                                         ┌ relay      bytes, by splice(2)
+//!  flow + agent's socket ─▶ what it speaks ─▶ how its endpoint is carried ┼ hello      server name checked, bytes
+//!                           rewind            connection                  └ http       every request decided,
+//!                                                                                      credentials put in
+//! ```
+//!
+//! One [`ActivePolicy`] decides at a time. A new one is swapped in as a whole, and every
+//! live connection is judged by it at once. Without one, everything is refused.
+//!
+//! Names mean what policy DNS said they mean ([`names`]), so that nothing is guessed from addresses;
+//! what is dialled is what was checked, without asking a resolver again.
+//!
+//! Not here: system calls (the broker), the language of policies (`openshell-policy`), and any look
+//! into HTTP/2, which clients are not offered.
 
+mod active;
 pub mod ca;
+mod connection;
+mod connections;
+pub mod credentials;
+pub mod destination;
+mod dial;
+pub mod dns;
 pub mod env;
+pub mod hello;
 pub mod identity;
+pub mod names;
+mod pattern;
 pub mod proxy;
+mod record;
+mod relay;
+mod resolve;
+pub mod rewind;
 pub mod roots;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+};
 
+use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
 use openshell_proto::supervisor::Credential;
+use tokio_rustls::TlsConnector;
 
 use crate::{
     audit::Audit,
     flow::{Egress, Errno, Flow, Intent, Refusal},
 };
 
+use active::{Active, Denial};
 use ca::SandboxCa;
+use connection::Connection;
+use connections::Connections;
+use dns::Lookup;
 use identity::Identity;
+use names::Names;
+use record::Recorder;
+use resolve::Resolver;
 use roots::UpstreamRoots;
 
 /// What an egress proxy is made of.
@@ -79,33 +124,164 @@ pub struct Installed {
 /// The egress proxy of one sandbox. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EgressProxy {
-    config: Arc<EgressConfig>,
+    shared: Arc<Shared>,
+}
+
+/// What every connection of a sandbox shares.
+struct Shared {
+    ca: SandboxCa,
+    recorder: Recorder,
+    upstream_tls: TlsConnector,
+    active: ArcSwapOption<Active>,
+    names: Names,
+    resolver: Resolver,
+    connections: Arc<Connections>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("revision", &self.revision()).finish_non_exhaustive()
+    }
 }
 
 impl EgressProxy {
     /// A proxy without a policy: it refuses everything until one is installed.
     pub fn new(config: EgressConfig) -> Result<Self, ca::CaError> {
-        Ok(Self { config: Arc::new(config) })
+        let upstream_tls = TlsConnector::from(config.roots.client_config()?);
+        let shared = Shared {
+            ca: config.ca,
+            recorder: Recorder(config.audit),
+            upstream_tls,
+            active: ArcSwapOption::empty(),
+            names: Names::default(),
+            resolver: Resolver::default(),
+            connections: Arc::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Puts a revision in force and judges every live connection again: those that it forbids are
-    /// cut before this returns.
+    /// Puts a revision in force and judges every live connection by it. When this returns, every
+    /// decision is made by the new revision, and what it forbids has been told to end.
     pub fn install(&self, active: ActivePolicy) -> Result<Installed, InstallError> {
-        drop(active);
-        Ok(Installed { cut: 0 })
+        let active = Arc::new(Active::new(active)?);
+        // Connections enter the table before they look at the revision again (see `open`), so each
+        // one is either seen here or sees the new revision there.
+        self.shared.active.store(Some(active.clone()));
+        Ok(Installed { cut: self.shared.connections.judge(&active) })
+    }
+}
+
+impl Shared {
+    fn revision(&self) -> u64 {
+        self.active.load().as_ref().map_or(0, |active| active.revision)
+    }
+
+    fn active(&self) -> Result<Arc<Active>, Denial> {
+        self.active.load_full().ok_or_else(|| Denial::forbidden("policy_denied", "no policy is in force yet"))
+    }
+
+    /// The host that an address chosen by the agent stands for.
+    fn host_of(&self, address: IpAddr) -> Result<Arc<str>, Denial> {
+        match destination::unwrap(address) {
+            IpAddr::V4(v4) if names::is_synthetic(v4) => self
+                .names
+                .name_of(v4)
+                .ok_or_else(|| Denial::forbidden("policy_denied", format!("{v4} is an address of policy DNS that stands for no name"))),
+            plain => Ok(plain.to_string().into()),
+        }
+    }
+
+    /// Decides, resolves, checks and dials. Whatever comes of it is recorded.
+    async fn open(self: &Arc<Self>, identity: &Arc<Identity>, host: Arc<str>, port: u16) -> Result<Connection, Denial> {
+        let result = self.try_open(identity, host.clone(), port).await;
+        match &result {
+            Ok(connection) => self.recorder.opened(connection.live(), connection.live().revision.load(Ordering::Relaxed)),
+            Err(denial) => self.recorder.refused(identity, &host, port, None, denial, self.revision()),
+        }
+        result
+    }
+
+    async fn try_open(self: &Arc<Self>, identity: &Arc<Identity>, host: Arc<str>, port: u16) -> Result<Connection, Denial> {
+        let active = self.active()?;
+        let granted = active.decide(identity, &host, port)?;
+        let live =
+            self.connections.enter(identity.clone(), host.clone(), port, granted.clone(), active.revision).ok_or_else(|| Denial {
+                errno: Errno::Exhausted,
+                ..Denial::new("too_many_connections", http::StatusCode::SERVICE_UNAVAILABLE, "the sandbox has too many open connections")
+            })?;
+        let upstream = {
+            let dialling = async {
+                let addresses = active.route(&self.resolver, &granted, &host, port).await?;
+                dial::dial(&addresses).await.map_err(|error| {
+                    let errno = match error.kind() {
+                        std::io::ErrorKind::ConnectionRefused => Errno::Refused,
+                        std::io::ErrorKind::TimedOut => Errno::TimedOut,
+                        _ => Errno::Unreachable,
+                    };
+                    Denial::unreachable(errno, format!("{host}:{port}: {error}")).with_policy(granted.policy.clone())
+                })
+            };
+            tokio::select! {
+                biased;
+                denial = live.cut() => return Err(denial),
+                upstream = dialling => upstream?,
+            }
+        };
+        if let Ok(address) = upstream.peer_addr() {
+            live.set_address(address.ip());
+        }
+        // The revision may have changed before the connection was in the table, or its address was
+        // not known yet when it was judged.
+        let now = self.active()?;
+        if now.revision != active.revision && live.judge(&now) {
+            return Err(live.cut().await);
+        }
+        Ok(Connection::new(self.clone(), live, upstream))
     }
 }
 
 impl Egress for EgressProxy {
-    fn open(&self, _intent: Intent) -> BoxFuture<'static, Result<Box<dyn Flow>, Refusal>> {
-        Box::pin(async { Err(Refusal { errno: Errno::Denied, reason: "no policy is installed".to_owned() }) })
+    fn open(&self, intent: Intent) -> BoxFuture<'static, Result<Box<dyn Flow>, Refusal>> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let destination = SocketAddr::new(destination::unwrap(intent.destination.ip()), intent.destination.port());
+            if destination == proxy::PROXY_ADDRESS {
+                return Ok(Box::new(proxy::ProxyFlow::new(shared, intent.identity)) as Box<dyn Flow>);
+            }
+            let refuse = |denial: Denial| Refusal { errno: denial.errno, reason: denial.reason };
+            let host = shared.host_of(destination.ip()).map_err(|denial| {
+                let address = destination.ip();
+                shared.recorder.refused(
+                    &intent.identity,
+                    &address.to_string(),
+                    destination.port(),
+                    Some(address),
+                    &denial,
+                    shared.revision(),
+                );
+                refuse(denial)
+            })?;
+            let connection = shared.open(&intent.identity, host, destination.port()).await.map_err(refuse)?;
+            Ok(Box::new(connection) as Box<dyn Flow>)
+        })
     }
 
-    fn resolve(&self, _identity: Arc<Identity>, _query: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
-        Box::pin(async { None })
+    fn resolve(&self, identity: Arc<Identity>, query: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let active = shared.active.load_full();
+            let answer = dns::answer(&query, |name| match &active {
+                Some(active) if active.resolvable(name) => shared.names.address_of(name).into(),
+                _ => Lookup::Unknown,
+            })?;
+            if let Some(refused) = answer.refused {
+                shared.recorder.name_refused(&identity, &refused.name, refused.reason, shared.revision());
+            }
+            Some(answer.message)
+        })
     }
 
-    fn refused(&self, _identity: Option<Arc<Identity>>, what: &str, target: &str, reason: &str) {
-        self.config.audit.log(crate::audit::Level::Warn, "broker", format!("{what} {target}: {reason}"));
+    fn refused(&self, identity: Option<Arc<Identity>>, what: &str, target: &str, reason: &str) {
+        self.shared.recorder.call_refused(identity.as_deref(), what, target, reason, self.shared.revision());
     }
 }
