@@ -5,6 +5,7 @@
 //! `PolicyAcknowledged`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// Summary: the agent runs under its accepted policy, and the session is live.
 pub const READY: &str = "Ready";
@@ -24,6 +25,41 @@ pub const PROGRAMMED: &str = "Programmed";
 pub const RECONCILING: &str = "Reconciling";
 /// kstatus: nothing will change without someone's help. Present only while true.
 pub const STALLED: &str = "Stalled";
+
+/// The schema of a list of conditions, with the bounds of `metav1.Condition`
+/// (`k8s.io/apimachinery/pkg/apis/meta/v1/types.go`).
+pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "One entry for each type.",
+        "type": "array",
+        "maxItems": 32,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {
+                    "description": "What the condition is about, in CamelCase.",
+                    "type": "string",
+                    "maxLength": 316,
+                    "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+                },
+                "status": { "description": "Whether it holds.", "type": "string", "enum": ["True", "False", "Unknown"] },
+                "observedGeneration": { "description": "Generation that was looked at.", "type": "integer", "format": "int64", "minimum": 0 },
+                "lastTransitionTime": { "description": "When the status last changed.", "type": "string", "format": "date-time" },
+                "reason": {
+                    "description": "Stable reason, in CamelCase.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                },
+                "message": { "description": "A sentence for people.", "type": "string", "maxLength": 32768 },
+            },
+        },
+    })
+}
 
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

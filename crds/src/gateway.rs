@@ -19,6 +19,7 @@ use crate::sandbox::EnvVar;
     namespaced,
     status = "OpenShellGatewayStatus",
     derive = "PartialEq",
+    doc = "A gateway, and what its sandboxes get.",
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -64,7 +65,7 @@ pub enum Enforcement {
 pub struct Quotas {
     /// Sandboxes that may exist at a time. Absent: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub sandboxes: Option<i32>,
 }
 
@@ -83,6 +84,6 @@ pub struct OpenShellGatewayStatus {
     pub version: Option<String>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
 }

@@ -12,13 +12,17 @@
 //! | `OpenShellSandbox` | `ossb` | [`sandbox`] |
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod conditions;
+mod definitions;
 pub mod gateway;
 pub mod labels;
+pub mod manifests;
 pub mod policy;
 pub mod provider;
 pub mod sandbox;
 
+pub use definitions::all;
 pub use gateway::{OpenShellGateway, OpenShellGatewaySpec, OpenShellGatewayStatus};
 pub use policy::{Policy, PolicySpec, PolicyStatus};
 pub use provider::{Provider, ProviderSpec, ProviderStatus};
@@ -29,8 +33,3 @@ pub const GROUP: &str = "openshell.ai";
 /// The only served version.
 pub const VERSION: &str = "v1alpha1";
 
-/// The definitions that we ship, in the order in which they are applied.
-pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
-    use kube::CustomResourceExt as _;
-    vec![OpenShellGateway::crd(), Policy::crd(), Provider::crd(), OpenShellSandbox::crd()]
-}

@@ -20,6 +20,7 @@ use serde_json::Value;
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
+    doc = "A policy file, and the sandboxes it is for.",
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Programmed", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].status"),
     printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
@@ -39,9 +40,8 @@ pub struct PolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
-    /// Label and value.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 64))]
+    /// Label and value; at least one.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
 }
 
@@ -85,7 +85,7 @@ pub struct PolicyStatus {
     pub sandboxes: Option<SandboxCounts>,
     /// `Accepted`, `Programmed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -94,9 +94,12 @@ pub struct PolicyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct SandboxCounts {
     /// Use this policy.
+    #[schemars(range(min = 0))]
     pub in_use: i32,
     /// Enforce the newest revision.
+    #[schemars(range(min = 0))]
     pub acknowledged: i32,
     /// Refused it and go on with the one before.
+    #[schemars(range(min = 0))]
     pub failed: i32,
 }

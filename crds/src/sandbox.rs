@@ -17,23 +17,33 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "OpenShellSandboxStatus",
     derive = "PartialEq",
+    doc = "An agent to run under a policy.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Policy", type_ = "integer", json_path = ".status.policy.acknowledgedRevision"),
     printcolumn(name = "Enforcement", type_ = "string", json_path = ".status.enforcement.level", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("!(has(self.spec.policy) && has(self.spec.policyRef))")
-        .message("set policy or policyRef, not both: an inline policy replaces a referenced one"),
-    validation = Rule::new("self.spec.?command == oldSelf.spec.?command && self.spec.?tty == oldSelf.spec.?tty && self.spec.?env == oldSelf.spec.?env")
-        .message("command, tty and env are fixed when the sandbox is created; create another sandbox")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!(has(self.policy) && has(self.policyRef))", "fieldPath": ".policyRef",
+     "message": "set policy or policyRef, not both: an inline policy replaces a referenced one"},
+    {"rule": "(has(self.command) ? self.command : []) == (has(oldSelf.command) ? oldSelf.command : [])", "fieldPath": ".command",
+     "message": "command is fixed when the sandbox is created; create another sandbox"},
+    {"rule": "(has(self.tty) && self.tty) == (has(oldSelf.tty) && oldSelf.tty)", "fieldPath": ".tty",
+     "message": "tty is fixed when the sandbox is created; create another sandbox"},
+    {"rule": "(has(self.env) ? self.env : []) == (has(oldSelf.env) ? oldSelf.env : [])", "fieldPath": ".env",
+     "message": "env is fixed when the sandbox is created; create another sandbox"},
+]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenShellSandboxSpec {
     /// Program and arguments of the main process. Empty: none is started, and the sandbox
     /// waits for `exec` and `connect`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(max = 32768)))]
+    #[schemars(length(max = 256), inner(length(max = 32768), regex(pattern = r"^[^\x00]*$")))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [
+        {"rule": "self.size() == 0 || self[0] != ''", "message": "the first entry names the program and must not be empty"},
+    ]))]
     pub command: Vec<String>,
     /// Give the main process a terminal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -63,8 +73,8 @@ pub struct OpenShellSandboxSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocalRef {
-    /// A DNS label.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    /// A DNS subdomain, as every object's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
     pub name: String,
 }
 
@@ -78,7 +88,7 @@ pub struct EnvVar {
     pub name: String,
     /// At most 8192 bytes.
     #[serde(default)]
-    #[schemars(length(max = 8192))]
+    #[schemars(length(max = 8192), regex(pattern = r"^[^\x00]*$"))]
     pub value: String,
 }
 
@@ -124,7 +134,7 @@ pub struct OpenShellSandboxStatus {
     pub workload: Option<String>,
     /// For machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
     /// The supervisor's session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +207,7 @@ pub struct MainProcessStatus {
     pub ended_at: Option<Time>,
     /// 0 to 255, or 128 + signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 255))]
     pub exit_code: Option<i32>,
     /// Stable code when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +237,7 @@ pub struct EnforcementStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     /// Landlock ABI in use; 0 without Landlock.
+    #[schemars(range(min = 0, max = 1000))]
     pub landlock_abi: i32,
     /// The walls that stand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
