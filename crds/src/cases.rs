@@ -105,11 +105,8 @@ fn parse(file: &str, text: &str) -> Result<Case, String> {
             }
         }
     };
-    let documents = text
-        .split("\n---\n")
-        .map(serde_saphyr::from_str)
-        .collect::<Result<Vec<Value>, _>>()
-        .map_err(|error| error.to_string())?;
+    let documents =
+        text.split("\n---\n").map(serde_saphyr::from_str).collect::<Result<Vec<Value>, _>>().map_err(|error| error.to_string())?;
     if documents.iter().any(|d| !d.is_object()) {
         return Err("every document must be an object".to_owned());
     }

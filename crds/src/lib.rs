@@ -32,4 +32,3 @@ pub use sandbox::{OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus
 pub const GROUP: &str = "openshell.ai";
 /// The only served version.
 pub const VERSION: &str = "v1alpha1";
-
