@@ -17,6 +17,8 @@
 compile_error!("the `ablation` feature removes walls and must never be in a release build");
 
 pub mod audit;
+pub mod broker;
+pub mod confine;
 pub mod egress;
 pub mod flow;
 pub mod limits;

@@ -133,3 +133,15 @@ pub mod session {
     /// Ends of processes whose output is read, and that nobody has taken yet.
     pub const EXITS: usize = 1024;
 }
+
+/// Confinement.
+pub mod confine {
+    use std::time::Duration;
+
+    /// How long entering the domain may take.
+    pub const CONFINE_TIME: Duration = Duration::from_secs(20);
+    /// How long a program may take from the request to its first instruction.
+    pub const SPAWN_TIME: Duration = Duration::from_secs(10);
+    /// Ends of programs that wait for the session.
+    pub const EXITS: usize = 1024;
+}

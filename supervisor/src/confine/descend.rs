@@ -1,0 +1,76 @@
+//! Finding and killing what descends from a process.
+//!
+//! A stopped process cannot fork: everything found is stopped first, until a look finds nothing
+//! new, and killed then. Orphans stay below us because we are their subreaper.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+
+/// How long a kill may take before we give up on processes that do not die (a dead file server).
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every process below `root`, as `/proc` shows it now.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(parent) = parent(pid) else { continue };
+        children.entry(parent).or_default().push(pid);
+    }
+    let (mut found, mut next) = (Vec::new(), vec![root]);
+    while let Some(pid) = next.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.push(child);
+            next.push(child);
+        }
+    }
+    found
+}
+
+/// The parent of a process. The name in the second field may hold anything, so fields are counted
+/// from its closing parenthesis.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Kills every descendant of this process and reaps what becomes its child.
+pub(crate) fn kill_descendants() {
+    let own = std::process::id();
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        let mut stopped = HashSet::new();
+        loop {
+            let new: Vec<u32> = descendants(own).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            signal_all(&new, Signal::STOP);
+        }
+        if stopped.is_empty() {
+            return;
+        }
+        signal_all(stopped.iter(), Signal::KILL);
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        if descendants(own).is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    }
+}
+
+fn signal_all<'a>(pids: impl IntoIterator<Item = &'a u32>, signal: Signal) {
+    for pid in pids {
+        if let Some(pid) = Pid::from_raw(*pid as i32) {
+            // Gone already, or nothing we may do about it: the next look tells.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
