@@ -73,6 +73,9 @@ pub enum HostError {
     /// Covers a top-level domain or everything.
     #[error("covers a whole top-level domain or everything; keep at least two labels without a wildcard, as in `*.example.com`")]
     TooBroad,
+    /// Ends in a number, which no name does (RFC 3696, section 2).
+    #[error("ends in a number, but is no IP address")]
+    BadAddress,
     /// Ends in a dot.
     #[error("ends in a dot; leave it out")]
     TrailingDot,
@@ -95,19 +98,18 @@ impl HostPattern {
             return Err(HostError::TooLong(host.len()));
         }
         let words: Vec<&str> = host.split('.').collect();
+        if words.last().is_some_and(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(HostError::BadAddress);
+        }
         let mut labels = Vec::with_capacity(words.len());
         for (i, word) in words.iter().enumerate() {
             labels.push(parse_label(word, i == 0, i + 1 == words.len())?);
         }
         let literals = labels.iter().filter(|l| matches!(l, Label::Literal(_))).count();
         if literals == labels.len() {
-            // A name whose last label is a number is a misspelt address (RFC 3696, section 2).
-            if words.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-                return Err(HostError::BadLabel(words.last().copied().unwrap_or_default().to_owned()));
-            }
             return Ok(Self::Name(host.into_owned()));
         }
-        if literals < 2 || words.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        if literals < 2 {
             return Err(HostError::TooBroad);
         }
         Ok(Self::Wildcard(labels))

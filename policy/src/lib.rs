@@ -14,13 +14,16 @@
 mod canonical;
 pub mod checks;
 pub mod decision;
+mod document;
 pub mod engine;
 pub mod error;
 pub mod glob;
 pub mod host;
+pub mod limits;
 pub mod model;
 pub mod parse;
 pub mod schema;
+mod shape;
 mod validate;
 
 pub use canonical::PolicyHash;

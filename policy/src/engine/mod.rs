@@ -47,19 +47,20 @@ struct Shared {
 }
 
 impl Engine {
-    /// Compiles a validated policy.
+    /// Compiles a policy, which has to be valid.
     pub fn compile(policy: &Policy) -> Result<Self, CompileError> {
         Self::compile_with_links(policy, |_| Vec::new())
     }
 
-    /// Compiles a validated policy for a sandbox in which configured executables may be symbolic
+    /// Compiles a policy for a sandbox in which configured executables may be symbolic
     /// links: `targets` names what a configured path stands for besides itself. An executable is
     /// known by the path that the kernel reports, which is never a link.
     pub fn compile_with_links(policy: &Policy, targets: impl Fn(&str) -> Vec<String>) -> Result<Self, CompileError> {
+        policy.validate().map_err(|e| CompileError(e.to_string()))?;
         let policy = policy.normalized();
-        let plan = binaries::resolve(&policy, targets);
-        let index = index::Index::build(&policy, &plan)?;
-        let authority = Authority::load(&policy, &plan)?;
+        let binaries = binaries::resolve(&policy, targets);
+        let index = index::Index::build(&policy, &binaries)?;
+        let authority = Authority::load(&policy, &binaries)?;
         let engine = Self { shared: Arc::new(Shared { hash: policy.hash(), policy, index, authority }) };
         engine.check_against_authority()?;
         Ok(engine)

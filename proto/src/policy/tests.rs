@@ -55,3 +55,10 @@ fn what_a_policy_cannot_say_is_refused_with_its_path() {
     assert_eq!(refused(|e| e.token_grant_owner = "x".into()), (at("token_grant_owner"), "derived-field"));
     assert_eq!(refused(|e| e.credential_signing = "v5".into()), (at("credential_signing"), "unknown-value"));
 }
+
+#[test]
+fn a_message_is_validated_like_a_file() {
+    let at = |key: &str| format!("network_policies.forge.endpoints[2].{key}");
+    assert_eq!(refused(|e| e.host = "*.com".into()), (at("host"), "invalid-host"));
+    assert_eq!(refused(|e| e.protocol = "graphql".into()), (at("protocol"), "not-supported-yet"));
+}
