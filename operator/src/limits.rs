@@ -62,3 +62,5 @@ pub const DRIVER_EVENTS: usize = 1024;
 pub const FIRST_UID: u32 = 64_000;
 /// How many uids there are: sandboxes that root's driver can hold at a time.
 pub const UID_COUNT: u32 = 1_000;
+/// How often a supervisor is looked at where no descriptor tells of its end.
+pub const LIVENESS_POLL: Duration = Duration::from_secs(1);

@@ -29,7 +29,11 @@ fn named(name: &str, namespace: &str, policies: &[Policy]) -> Result<openshell_p
 }
 
 /// Where the policy of a sandbox comes from, without looking into the policy.
-pub fn policy_of(sandbox: &OpenShellSandbox, namespace: &str, policies: &[Policy]) -> Result<PolicySource, BlueprintError> {
+pub fn policy_of<'a>(
+    sandbox: &OpenShellSandbox,
+    namespace: &str,
+    policies: impl IntoIterator<Item = &'a Policy>,
+) -> Result<PolicySource, BlueprintError> {
     match (&sandbox.spec.policy, &sandbox.spec.policy_ref) {
         (Some(_), Some(_)) => Err(BlueprintError::new(
             Reason::PolicyAmbiguous,
@@ -37,7 +41,7 @@ pub fn policy_of(sandbox: &OpenShellSandbox, namespace: &str, policies: &[Policy
         )),
         (Some(_), None) => Ok(PolicySource::Inline),
         (None, Some(reference)) => {
-            let exists = policies.iter().any(|p| p.name_any() == reference.name && p.namespace().unwrap_or_default() == namespace);
+            let exists = policies.into_iter().any(|p| p.name_any() == reference.name && p.namespace().unwrap_or_default() == namespace);
             if exists { Ok(PolicySource::Referenced(reference.name.clone())) } else { Err(not_found(&reference.name)) }
         }
         (None, None) => selected(sandbox, namespace, policies),
@@ -45,9 +49,16 @@ pub fn policy_of(sandbox: &OpenShellSandbox, namespace: &str, policies: &[Policy
 }
 
 /// The one `Policy` whose selector matches.
-fn selected(sandbox: &OpenShellSandbox, namespace: &str, policies: &[Policy]) -> Result<PolicySource, BlueprintError> {
-    let mut names: Vec<String> =
-        policies.iter().filter(|p| p.namespace().unwrap_or_default() == namespace && selects(p, sandbox)).map(Policy::name_any).collect();
+fn selected<'a>(
+    sandbox: &OpenShellSandbox,
+    namespace: &str,
+    policies: impl IntoIterator<Item = &'a Policy>,
+) -> Result<PolicySource, BlueprintError> {
+    let mut names: Vec<String> = policies
+        .into_iter()
+        .filter(|p| p.namespace().unwrap_or_default() == namespace && selects(p, sandbox))
+        .map(|p| p.name_any())
+        .collect();
     names.sort();
     match names.len() {
         0 => Ok(PolicySource::Default),

@@ -1,11 +1,39 @@
 //! The controllers: they watch the objects, compose, plan, act and write status.
+//!
+//! ```text
+//!   one watch per kind ─▶ store ─┬▶ sandbox    compose ▸ plan ▸ driver ▸ status
+//!   driver.watch() ──────────────┤  (a Policy, Provider or Gateway change concerns its sandboxes)
+//!                                ├▶ policy     parse ▸ Accepted, revision; counts once a second
+//!                                ├▶ provider   check ▸ Accepted
+//!                                └▶ gateway    endpoint, version, Ready
+//! ```
+//!
+//! Each kind is watched once and every object is read through a guard, so that one that cannot
+//! be parsed stops neither its list nor the others; it gets a status that says so. A status is
+//! written only when it differs from what is there, under our own field manager, and with the
+//! resource version it was computed from: the list of conditions is shared with the gateway.
+//!
+//! Nothing is polled on the way of a sandbox: a change is acted on when it arrives. Failures are
+//! tried again per object with exponential backoff and jitter.
+
+mod backoff;
+mod desired;
+mod gateway;
+mod orphans;
+mod policy;
+mod provider;
+mod sandbox;
+mod status;
+mod watched;
 
 use std::sync::Arc;
 
-use kube::Client;
+use kube::{Api, Client};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
+use watched::Watched;
 
 /// What the controllers work with.
 #[derive(Clone)]
@@ -30,9 +58,46 @@ pub enum ControllerError {
     Ended(&'static str),
 }
 
-/// Runs all controllers until `shutdown`.
+/// What all controllers share.
+struct Shared {
+    config: ControllerConfig,
+    sandboxes: Watched<OpenShellSandbox>,
+    policies: Watched<Policy>,
+    providers: Watched<Provider>,
+    gateways: Watched<OpenShellGateway>,
+}
+
+/// Runs all controllers until `shutdown`; reconciles that have begun are finished.
 pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Result<(), ControllerError> {
-    let _ = config;
-    shutdown.cancelled().await;
+    let shared = Arc::new(Shared {
+        sandboxes: Watched::start(api(&config), &shutdown),
+        policies: Watched::start(api(&config), &shutdown),
+        providers: Watched::start(api(&config), &shutdown),
+        gateways: Watched::start(api(&config), &shutdown),
+        config,
+    });
+    let parts = [
+        ("sandbox", tokio::spawn(sandbox::run(Arc::clone(&shared), shutdown.clone()))),
+        ("policy", tokio::spawn(policy::run(Arc::clone(&shared), shutdown.clone()))),
+        ("provider", tokio::spawn(provider::run(Arc::clone(&shared), shutdown.clone()))),
+        ("gateway", tokio::spawn(gateway::run(Arc::clone(&shared), shutdown.clone()))),
+        ("orphan", tokio::spawn(orphans::run(shared, shutdown.clone()))),
+    ];
+    let (names, tasks): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let (_, first, others) = futures::future::select_all(tasks).await;
+    if !shutdown.is_cancelled() {
+        shutdown.cancel();
+        futures::future::join_all(others).await;
+        return Err(ControllerError::Ended(names[first]));
+    }
+    futures::future::join_all(others).await;
     Ok(())
+}
+
+/// The objects of a kind in the namespace of the controllers.
+fn api<K>(config: &ControllerConfig) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    Api::namespaced(config.client.clone(), &config.namespace)
 }

@@ -37,7 +37,8 @@ pub trait ComputeDriver: Send + Sync {
     /// Ends the workload and keeps its workspace.
     fn suspend<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), DriverError>>;
 
-    /// Ends the workload and removes everything of it.
+    /// Ends the workload and removes everything of it. For a workload that is
+    /// [`WorkloadState::Absent`] everything is removed when this returns.
     fn delete<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), DriverError>>;
 
     /// UIDs of all sandboxes that the driver holds anything for.

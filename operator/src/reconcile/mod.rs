@@ -50,9 +50,30 @@ pub enum Intent {
     /// It shall be stopped and keep its workspace.
     Suspend,
     /// Its objects do not make a sandbox.
-    Refused(BlueprintError),
+    Refused(Refusal),
     /// It shall be gone.
     Remove,
+}
+
+/// Why objects do not make a sandbox that this driver can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable, CamelCase.
+    pub reason: String,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+}
+
+impl From<BlueprintError> for Refusal {
+    fn from(error: BlueprintError) -> Self {
+        Self { reason: error.reason.to_string(), message: error.message }
+    }
+}
+
+impl From<DriverError> for Refusal {
+    fn from(error: DriverError) -> Self {
+        Self { reason: error.code.to_owned(), message: error.message }
+    }
 }
 
 /// What is.

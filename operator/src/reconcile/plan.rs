@@ -1,55 +1,203 @@
 //! [`plan`]: every state of a workload against every wish.
 
-use jiff::{SignedDuration, Timestamp};
-use openshell_crds::conditions;
-use openshell_crds::sandbox::{MainProcessState, Phase};
+use std::time::Duration;
 
-use super::status::{Progress, Report};
-use super::{Action, Desired, Hold, Intent, Observed, Plan};
+use jiff::{SignedDuration, Timestamp};
+use openshell_crds::conditions::{self, Is};
+use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, SessionStatus};
+
+use super::status::Report;
+use super::{Action, Desired, Hold, Intent, Observed, Plan, Refusal};
+use crate::blueprint::SandboxBlueprint;
 use crate::driver::{Cleanup, Retry, WorkloadState};
 use crate::limits;
+
+/// Actions, what to say, and when to look again.
+struct Step {
+    actions: Vec<Action>,
+    report: Report,
+    recheck_at: Option<Timestamp>,
+}
 
 /// What to do next for one sandbox, and what to say about it.
 pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     let step = match &desired.intent {
         Intent::Remove => remove(observed, now),
         Intent::Suspend => suspend(observed, now),
-        Intent::Refused(error) => match observed.workload {
-            // What runs goes on under its last good configuration; the status says that the
-            // newest one is not in force.
-            WorkloadState::Starting | WorkloadState::Running { .. } => {
-                let mut step = running(None, observed, now);
-                step.report.stalled = Some((error.reason.as_str().to_owned(), error.message.clone()));
-                step
-            }
-            WorkloadState::Stopping => Step {
-                actions: Vec::new(),
-                report: Report::refused(error.reason.as_str(), &error.message),
-                recheck_at: Some(after(now, limits::STOPPING_RECHECK.as_secs())),
-            },
-            WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {
-                Step::settled(Report::refused(error.reason.as_str(), &error.message))
-            }
-        },
-        Intent::Run(blueprint) => match &observed.workload {
-            WorkloadState::Failed { code, message, .. } => Step::settled(Report::failed(code, message)),
-            WorkloadState::Absent if finished(observed) => Step::settled(outcome(observed).unwrap_or_else(Report::completed)),
-            WorkloadState::Absent | WorkloadState::Suspended => {
-                let mut actions = hold(observed);
-                actions.push(Action::Ensure(blueprint.clone()));
-                Step { actions, report: Report::starting(phase_on_the_way(observed)), recheck_at: None }
-            }
-            WorkloadState::Stopping => Step {
-                actions: Vec::new(),
-                report: Report::starting(Phase::Starting),
-                recheck_at: Some(after(now, limits::STOPPING_RECHECK.as_secs())),
-            },
-            WorkloadState::Starting | WorkloadState::Running { .. } => running(Some(!blueprint.command.is_empty()), observed, now),
-        },
+        Intent::Refused(error) => refused(error, observed, now),
+        Intent::Run(blueprint) => run(blueprint, observed, now),
     };
     let report = match &observed.failure {
-        Some(failure) => step.report.after_failure(failure.code, &failure.message, failure.retry == Retry::Never),
+        Some(failure) if failure.retry == Retry::Never => step.report.stalled_by(failure.code, &failure.message),
+        Some(failure) => step.report.delayed_by(failure.code, &failure.message),
         None => step.report,
     };
     Plan { actions: step.actions, status: report.write(desired.generation, observed, now), recheck_at: step.recheck_at }
+}
+
+/// The object is being deleted.
+fn remove(observed: &Observed, now: Timestamp) -> Step {
+    let gone = observed.workload == WorkloadState::Absent || observed.cleanup == Cleanup::OwnerReferences;
+    match (gone, observed.hold) {
+        (true, Hold::Free) => Step { actions: Vec::new(), report: Report::deleting(), recheck_at: None },
+        // Nothing runs, but something may be left of a start that was cut short.
+        (true, Hold::Held) => Step { actions: vec![Action::Delete, Action::Release], report: Report::deleting(), recheck_at: None },
+        (false, _) => {
+            Step { actions: vec![Action::Delete], report: Report::deleting(), recheck_at: Some(after(now, limits::STOPPING_RECHECK)) }
+        }
+    }
+}
+
+/// It shall be stopped.
+fn suspend(observed: &Observed, now: Timestamp) -> Step {
+    match observed.workload {
+        WorkloadState::Absent | WorkloadState::Suspended => Step { actions: Vec::new(), report: Report::stopped(), recheck_at: None },
+        // Asked for again even while it is stopping: whoever counted the grace period may have
+        // been killed.
+        WorkloadState::Stopping | WorkloadState::Starting | WorkloadState::Running { .. } | WorkloadState::Failed { .. } => {
+            Step { actions: vec![Action::Suspend], report: Report::stopping(), recheck_at: Some(after(now, limits::STOPPING_RECHECK)) }
+        }
+    }
+}
+
+/// Its objects do not make a sandbox. What runs goes on under its last good configuration;
+/// nothing is started.
+fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
+    match &observed.workload {
+        WorkloadState::Starting | WorkloadState::Running { .. } => {
+            let mut step = alive(observed, now);
+            step.report.stalled = Some((error.reason.clone(), format!("{}; what runs keeps its last good configuration", error.message)));
+            step
+        }
+        WorkloadState::Absent if finished(observed).is_some() => settled(finished(observed).unwrap_or_else(Report::deleting)),
+        WorkloadState::Stopping => Step {
+            actions: Vec::new(),
+            report: Report::refused(&error.reason, &error.message),
+            recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
+        },
+        WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {
+            settled(Report::refused(&error.reason, &error.message))
+        }
+    }
+}
+
+/// It shall run.
+fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Step {
+    match &observed.workload {
+        WorkloadState::Starting | WorkloadState::Running { .. } => alive(observed, now),
+        WorkloadState::Failed { code, message, .. } => settled(Report::failed(code, message)),
+        WorkloadState::Stopping => Step {
+            actions: Vec::new(),
+            report: Report::scheduled(Phase::Starting, "Stopping", "the workload before it is still ending"),
+            recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
+        },
+        WorkloadState::Absent | WorkloadState::Suspended => {
+            if observed.workload == WorkloadState::Absent
+                && let Some(outcome) = finished(observed)
+            {
+                return settled(outcome);
+            }
+            let mut actions = Vec::with_capacity(2);
+            if observed.cleanup == Cleanup::Finalizer && observed.hold == Hold::Free {
+                actions.push(Action::Hold);
+            }
+            actions.push(Action::Ensure(Box::new(blueprint.clone())));
+            Step { actions, report: Report::scheduled(on_the_way(observed), "Starting", "the workload is being started"), recheck_at: None }
+        }
+    }
+}
+
+/// A supervisor is there. What it says of itself is in the status that the gateway writes.
+fn alive(observed: &Observed, now: Timestamp) -> Step {
+    let phase = on_the_way(observed);
+    let Some(session) = current_session(observed) else {
+        return waiting(phase, "SessionNotConnected", "the supervisor has not connected to its gateway yet", observed, now);
+    };
+    if let Some(outcome) = observed.status.main_process.as_ref().and_then(outcome) {
+        return settled(outcome);
+    }
+    if !session.connected {
+        return waiting(phase, "SessionLost", "the supervisor has lost its gateway; it goes on enforcing its policy", observed, now);
+    }
+    match &observed.status.policy {
+        Some(policy) if policy.acknowledged_revision.is_some() => settled(Report::ready()),
+        Some(policy) if policy.error.is_some() => settled(Report::failed(
+            "PolicyRejected",
+            &format!("the supervisor refused the policy: {}", policy.error.as_deref().unwrap_or_default()),
+        )),
+        _ => waiting(phase, "PolicyNotAcknowledged", "the supervisor has not acknowledged its policy yet", observed, now),
+    }
+}
+
+/// Waits for the session until the deadline, and calls it an error after that. It still
+/// recovers when the session comes.
+fn waiting(phase: Phase, reason: &str, message: &str, observed: &Observed, now: Timestamp) -> Step {
+    let deadline = after(waiting_since(observed).unwrap_or(now), limits::SESSION_DEADLINE);
+    if now < deadline {
+        return Step { actions: Vec::new(), report: Report::started(phase, reason, message), recheck_at: Some(deadline) };
+    }
+    let seconds = limits::SESSION_DEADLINE.as_secs();
+    settled(Report::started(phase, reason, message).stalled_by(
+        "SessionTimeout",
+        &format!("{message}, and {seconds} s have passed; see the supervisor's log, and stop and start the sandbox"),
+    ))
+}
+
+/// Since when the sandbox has been waiting for its session: since it was started or since it
+/// stopped being ready, whichever is later.
+fn waiting_since(observed: &Observed) -> Option<Timestamp> {
+    let started = conditions::find(&observed.status.conditions, conditions::STARTED).filter(|c| c.status == Is::True.as_str())?;
+    let ready = conditions::find(&observed.status.conditions, conditions::READY).filter(|c| c.status == Is::False.as_str())?;
+    Some(started.last_transition_time.0.max(ready.last_transition_time.0))
+}
+
+/// The session, if it is that of the supervisor which the driver sees. A status may still tell
+/// of one that is gone.
+fn current_session(observed: &Observed) -> Option<&SessionStatus> {
+    let session = observed.status.session.as_ref()?;
+    match &observed.workload {
+        WorkloadState::Running { instance: Some(instance), .. } => (*instance == session.instance_id).then_some(session),
+        WorkloadState::Running { instance: None, .. } => Some(session),
+        _ => None,
+    }
+}
+
+/// How the main process ended, if it did.
+fn outcome(main: &MainProcessStatus) -> Option<Report> {
+    match main.state {
+        MainProcessState::None | MainProcessState::Running => None,
+        MainProcessState::Exited => match main.exit_code.unwrap_or_default() {
+            0 => Some(Report::completed()),
+            code => Some(Report::main_failed("MainProcessFailed", &format!("the main process ended with exit code {code}"))),
+        },
+        MainProcessState::Failed => Some(Report::main_failed(
+            main.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or("MainProcessFailed"),
+            main.message.as_deref().unwrap_or("the main process could not be started"),
+        )),
+    }
+}
+
+/// The outcome of a sandbox whose main process had ended before its workload went. It is not
+/// started again, unless someone stopped it and wants it started.
+fn finished(observed: &Observed) -> Option<Report> {
+    match observed.status.phase {
+        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => None,
+        _ => observed.status.main_process.as_ref().and_then(outcome),
+    }
+}
+
+/// `Starting` for one that was stopped before, `Provisioning` otherwise.
+fn on_the_way(observed: &Observed) -> Phase {
+    match observed.status.phase {
+        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => Phase::Starting,
+        _ => Phase::Provisioning,
+    }
+}
+
+fn settled(report: Report) -> Step {
+    Step { actions: Vec::new(), report, recheck_at: None }
+}
+
+fn after(time: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait).ok().and_then(|wait| time.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -1,0 +1,123 @@
+//! From objects to what is wanted.
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::{Api, ResourceExt as _};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+use serde::de::DeserializeOwned;
+
+use super::{Shared, api};
+use crate::blueprint::{self, BlueprintError, Reason, SandboxBlueprint, compose};
+use crate::driver::WorkloadState;
+use crate::reconcile::{Desired, Intent, Refusal};
+
+/// A sandbox object as it was read.
+pub(super) struct Subject {
+    pub(super) meta: ObjectMeta,
+    /// The object, or why it cannot be read.
+    pub(super) sandbox: Result<OpenShellSandbox, String>,
+}
+
+impl From<DeserializeGuard<OpenShellSandbox>> for Subject {
+    fn from(object: DeserializeGuard<OpenShellSandbox>) -> Self {
+        match object.0 {
+            Ok(sandbox) => Self { meta: sandbox.metadata.clone(), sandbox: Ok(sandbox) },
+            Err(invalid) => Self { meta: invalid.metadata, sandbox: Err(invalid.error) },
+        }
+    }
+}
+
+/// Where the other objects are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// As the watches have seen them: for a workload that runs, a change comes as an event.
+    Seen,
+    /// From the API: what a workload is started from must be what is true now. The watch of
+    /// another kind may be behind the sandbox's.
+    Live,
+}
+
+/// What is wanted of a sandbox.
+pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &WorkloadState) -> Result<Desired, kube::Error> {
+    let generation = subject.meta.generation.unwrap_or_default();
+    let intent = match &subject.sandbox {
+        _ if subject.meta.deletion_timestamp.is_some() => Intent::Remove,
+        Err(error) => Intent::Refused(Refusal::from(BlueprintError::new(
+            Reason::InvalidObject,
+            format!("the object cannot be read: {error}; apply it again as the API documents it"),
+        ))),
+        Ok(sandbox) if sandbox.spec.suspend => Intent::Suspend,
+        Ok(sandbox) => {
+            let read = match workload {
+                WorkloadState::Absent | WorkloadState::Suspended => Read::Live,
+                _ => Read::Seen,
+            };
+            match blueprint_of(shared, sandbox, read).await? {
+                Ok(blueprint) => Intent::Run(Box::new(blueprint)),
+                Err(refusal) => Intent::Refused(refusal),
+            }
+        }
+    };
+    Ok(Desired { generation, intent })
+}
+
+/// The blueprint of a sandbox, if its objects make one that this driver can run.
+async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -> Result<Result<SandboxBlueprint, Refusal>, kube::Error> {
+    let config = &shared.config;
+    let gateway =
+        shared.gateways.get(&config.gateway_name).unwrap_or_else(|| OpenShellGateway::new(&config.gateway_name, Default::default()));
+    let mut readable: Vec<BlueprintError> = Vec::new();
+    let (policies, providers) = match read {
+        Read::Seen => (shared.policies.all(), shared.providers.all()),
+        Read::Live => {
+            let mut policies = Vec::new();
+            let mut providers = Vec::new();
+            match (&sandbox.spec.policy, &sandbox.spec.policy_ref) {
+                (_, Some(reference)) => take::<Policy>(&api(config), &reference.name, &mut policies, &mut readable).await?,
+                (None, None) => {
+                    let all: Api<DeserializeGuard<Policy>> = api(config);
+                    policies = all.list(&kube::api::ListParams::default()).await?.items.into_iter().filter_map(|p| p.0.ok()).collect();
+                }
+                (Some(_), None) => {}
+            }
+            for reference in &sandbox.spec.provider_refs {
+                take::<Provider>(&api(config), &reference.name, &mut providers, &mut readable).await?;
+            }
+            (policies, providers)
+        }
+    };
+    if let Some(error) = readable.into_iter().next() {
+        return Ok(Err(error.into()));
+    }
+    if read == Read::Live && gateway.spec.quotas.sandboxes.is_some() {
+        let all: Api<DeserializeGuard<OpenShellSandbox>> = api(config);
+        let all: Vec<_> = all.list(&kube::api::ListParams::default()).await?.items.into_iter().filter_map(|s| s.0.ok()).collect();
+        if let Err(error) = blueprint::quota::admit(sandbox, &gateway, &all) {
+            return Ok(Err(error.into()));
+        }
+    }
+    Ok(compose(sandbox, &gateway, &policies, &providers)
+        .map_err(Refusal::from)
+        .and_then(|blueprint| config.driver.admit(&blueprint).map_err(Refusal::from).map(|()| blueprint)))
+}
+
+/// Reads one object by name. That it is not there is for [`compose`] to say.
+async fn take<K>(
+    api: &Api<DeserializeGuard<K>>,
+    name: &str,
+    into: &mut Vec<K>,
+    unreadable: &mut Vec<BlueprintError>,
+) -> Result<(), kube::Error>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    match api.get_opt(name).await?.map(|object| (object.name_any(), object.0)) {
+        Some((_, Ok(object))) => into.push(object),
+        Some((name, Err(invalid))) => unreadable.push(BlueprintError::new(
+            Reason::InvalidObject,
+            format!("{} \"{name}\" cannot be read: {}; apply it again as the API documents it", K::kind(&()), invalid.error),
+        )),
+        None => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! The policy controller: is it a policy, and who enforces it?
+//!
+//! Whether a policy is accepted is said at once. How many sandboxes use it changes with every
+//! sandbox; that is counted in one pass for all policies and written at most once a second.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::runtime::applier;
+use kube::runtime::controller::{Action as Next, Config};
+use kube::runtime::reflector::ObjectRef;
+use openshell_crds::conditions::{self, Is};
+use openshell_crds::policy::SandboxCounts;
+use openshell_crds::{OpenShellSandbox, Policy, PolicyStatus};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::status::{self, Written};
+use super::watched::{Guarded, refs};
+use super::{Shared, api};
+use crate::blueprint::{BlueprintError, PolicySource, parse_policy, policy_of};
+use crate::limits;
+
+/// What a sandbox does with the policy it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Use {
+    /// Hash of the newest revision recorded for it.
+    hash: String,
+    /// That revision is in force.
+    acknowledged: bool,
+    /// That revision was refused.
+    failed: bool,
+}
+
+struct Context {
+    api: Api<Guarded<Policy>>,
+    backoff: Backoff,
+    /// Uses by policy, as last counted.
+    uses: ArcSwap<HashMap<String, Vec<Use>>>,
+}
+
+/// Runs until shutdown.
+pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let context = Arc::new(Context { api: api(&shared.config), backoff: Backoff::default(), uses: ArcSwap::default() });
+    let own = shared.policies.queue();
+    let queue = stream::select(own, recounts(Arc::clone(&shared), Arc::clone(&context)))
+        .map(Ok::<_, std::convert::Infallible>)
+        .take_until(shutdown.cancelled_owned());
+    applier(
+        |object, context| Box::pin(reconcile(object, context)),
+        |object, error: &kube::Error, context: Arc<Context>| {
+            tracing::warn!(policy = object.name_any(), %error, "the status of a policy could not be written and is tried again");
+            Next::requeue(context.backoff.failed(&object.name_any()))
+        },
+        context,
+        shared.policies.store().clone(),
+        queue.boxed(),
+        Config::default().concurrency(limits::RECONCILE_CONCURRENCY),
+    )
+    .for_each(|_: Result<(ObjectRef<Guarded<Policy>>, Next), _>| async {})
+    .await;
+}
+
+/// Counts again when sandboxes have changed, at most once an interval, and gives the policies
+/// whose counts differ.
+fn recounts(shared: Arc<Shared>, context: Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Policy>>> {
+    let changes = shared.sandboxes.changes().boxed();
+    stream::unfold((changes, None::<Instant>, shared, context), |(mut changes, last, shared, context)| async move {
+        changes.next().await?;
+        if let Some(last) = last {
+            tokio::time::sleep_until(last + limits::USAGE_INTERVAL).await;
+        }
+        // Whatever has come until now is in this count.
+        while let Some(Some(_)) = futures::FutureExt::now_or_never(changes.next()) {}
+        let now = Arc::new(count(&shared));
+        let before = context.uses.swap(Arc::clone(&now));
+        let changed: Vec<_> =
+            refs(shared.policies.store()).into_iter().filter(|policy| before.get(&policy.name) != now.get(&policy.name)).collect();
+        Some((stream::iter(changed), (changes, Some(Instant::now()), shared, context)))
+    })
+    .flatten()
+    .boxed()
+}
+
+/// Who uses which policy. Sandboxes that are stopped or going enforce nothing and do not count.
+fn count(shared: &Shared) -> HashMap<String, Vec<Use>> {
+    let policies = shared.policies.store().state();
+    let readable = || policies.iter().filter_map(|policy| policy.0.as_ref().ok());
+    let mut uses: HashMap<String, Vec<Use>> = HashMap::new();
+    for sandbox in shared.sandboxes.store().state() {
+        let Ok(sandbox) = &sandbox.0 else { continue };
+        if sandbox.spec.suspend || sandbox.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        if let Ok(PolicySource::Referenced(name) | PolicySource::Selected(name)) = policy_of(sandbox, &shared.config.namespace, readable())
+        {
+            uses.entry(name).or_default().push(use_of(sandbox));
+        }
+    }
+    uses
+}
+
+fn use_of(sandbox: &OpenShellSandbox) -> Use {
+    let policy = sandbox.status.as_ref().and_then(|status| status.policy.clone()).unwrap_or_default();
+    Use {
+        acknowledged: policy.acknowledged_revision.is_some_and(|revision| revision == policy.revision),
+        failed: policy.error.is_some(),
+        hash: policy.hash,
+    }
+}
+
+async fn reconcile(object: Arc<Guarded<Policy>>, context: Arc<Context>) -> Result<Next, kube::Error> {
+    let name = object.name_any();
+    let Ok(policy) = &object.0 else { return Ok(Next::await_change()) };
+    if policy.metadata.deletion_timestamp.is_some() {
+        return Ok(Next::await_change());
+    }
+    let before = policy.status.clone().unwrap_or_default();
+    let uses = context.uses.load();
+    let parsed = parse_policy(&policy.spec.policy.0, "spec.policy").map(|parsed| parsed.hash().to_string());
+    let after = judged(&before, policy.metadata.generation, parsed, uses.get(&name).map_or(&[], Vec::as_slice), Timestamp::now());
+    if before != after {
+        let fields: Map<String, Value> = match status::field(&after) {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        };
+        if let Written::Conflict = status::write(&context.api, &name, policy.metadata.resource_version.as_deref(), fields).await? {
+            return Ok(Next::requeue(limits::BACKOFF_FIRST));
+        }
+    }
+    context.backoff.settled(&name);
+    Ok(Next::requeue(limits::RESYNC))
+}
+
+/// The status of a policy.
+fn judged(
+    before: &PolicyStatus,
+    generation: Option<i64>,
+    parsed: Result<String, BlueprintError>,
+    uses: &[Use],
+    now: Timestamp,
+) -> PolicyStatus {
+    let mut after = before.clone();
+    after.observed_generation = generation;
+    let set = |after: &mut PolicyStatus, kind, is, reason: &str, message: &str| {
+        conditions::set(&mut after.conditions, conditions::condition(kind, is, reason, message, generation, Time(now)));
+    };
+    match parsed {
+        Ok(hash) => {
+            if after.hash.as_deref() != Some(&hash) {
+                after.revision = Some(after.revision.unwrap_or_default() + 1);
+                after.hash = Some(hash);
+            }
+            set(&mut after, conditions::ACCEPTED, Is::True, "Accepted", "the policy is valid");
+            conditions::remove(&mut after.conditions, conditions::STALLED);
+        }
+        Err(error) => {
+            let before = match after.revision {
+                Some(revision) => format!("; revision {revision} stays in force"),
+                None => String::new(),
+            };
+            let message = format!("{}{before}", error.message);
+            set(&mut after, conditions::ACCEPTED, Is::False, error.reason.as_str(), &message);
+            set(&mut after, conditions::STALLED, Is::True, error.reason.as_str(), &message);
+        }
+    }
+    let current = |of: &&Use| Some(of.hash.as_str()) == after.hash.as_deref();
+    let counts = SandboxCounts {
+        in_use: bounded(uses.len()),
+        acknowledged: bounded(uses.iter().filter(current).filter(|of| of.acknowledged).count()),
+        failed: bounded(uses.iter().filter(current).filter(|of| of.failed).count()),
+    };
+    let waiting = counts.in_use - counts.acknowledged;
+    if conditions::is_true(&after.conditions, conditions::ACCEPTED) && waiting == 0 {
+        set(&mut after, conditions::PROGRAMMED, Is::True, "Programmed", "every sandbox that uses it enforces it");
+        conditions::remove(&mut after.conditions, conditions::RECONCILING);
+    } else if conditions::is_true(&after.conditions, conditions::ACCEPTED) {
+        let message = format!("{} of {} sandboxes enforce it, {} refused it", counts.acknowledged, counts.in_use, counts.failed);
+        set(&mut after, conditions::PROGRAMMED, Is::False, "Pending", &message);
+        set(&mut after, conditions::RECONCILING, Is::True, "Pending", &message);
+    } else {
+        set(&mut after, conditions::PROGRAMMED, Is::False, "NotAccepted", "the newest revision is not accepted and is enforced nowhere");
+        conditions::remove(&mut after.conditions, conditions::RECONCILING);
+    }
+    after.sandboxes = Some(counts);
+    after
+}
+
+fn bounded(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,372 @@
+//! The sandbox controller: observe, compose, plan, act, say.
+//!
+//! What is started is started from an object that was read afresh: after the finalizer was put
+//! on it under its resource version, or by a read that found it there. An object in a watch's
+//! store may have been deleted, finalizer and all, a moment ago.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::runtime::controller::Action as Next;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{self, applier};
+use openshell_crds::{OpenShellSandbox, OpenShellSandboxStatus};
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::desired::{Subject, desired};
+use super::status::{self, Written};
+use super::watched::{Changed, Guarded};
+use super::{Shared, api};
+use crate::WORKLOAD_FINALIZER;
+use crate::driver::{DriverError, Retry};
+use crate::failpoint;
+use crate::limits;
+use crate::reconcile::{Action, Hold, Observed, plan};
+
+/// What the reconciler needs at hand.
+struct Context {
+    shared: Arc<Shared>,
+    api: Api<Guarded<OpenShellSandbox>>,
+    backoff: Backoff,
+    /// Names by UID, for what the driver tells.
+    names: Mutex<HashMap<String, String>>,
+}
+
+/// A reconcile that has to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the API: {0}")]
+    Api(#[from] Box<kube::Error>),
+    #[error("the driver: {0}")]
+    Driver(#[from] DriverError),
+    #[error("the object was changed by others faster than its status could be written")]
+    Contended,
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+/// Runs until shutdown.
+pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let context =
+        Arc::new(Context { api: api(&shared.config), backoff: Backoff::default(), names: Mutex::default(), shared: Arc::clone(&shared) });
+    let queue = triggers(&context).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.clone().cancelled_owned());
+    // What a sandbox is composed from must have been seen before the first one is.
+    let seen = async {
+        shared.policies.ready().await;
+        shared.providers.ready().await;
+        shared.gateways.ready().await;
+    };
+    tokio::select! {
+        () = seen => {}
+        () = shutdown.cancelled() => return,
+    }
+    let settings = runtime::controller::Config::default().concurrency(limits::RECONCILE_CONCURRENCY);
+    applier(
+        |object, context| Box::pin(reconcile(object, context)),
+        |object, error, context: Arc<Context>| {
+            let pause = context.backoff.failed(&object.name_any());
+            tracing::warn!(sandbox = object.name_any(), %error, ?pause, "a sandbox could not be reconciled and is tried again");
+            Next::requeue(pause)
+        },
+        context,
+        shared.sandboxes.store().clone(),
+        queue.boxed(),
+        settings,
+    )
+    .for_each(|_| async {})
+    .await;
+}
+
+/// Everything that can concern a sandbox.
+fn triggers(context: &Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<OpenShellSandbox>>> {
+    let shared = &context.shared;
+    let own = shared.sandboxes.queue();
+    let of_policies = shared.sandboxes.concerned(shared.policies.changes(), |changed, sandbox| match changed {
+        _ if sandbox.spec.policy.is_some() => false,
+        Changed::All => true,
+        Changed::One(name) => sandbox.spec.policy_ref.as_ref().is_none_or(|reference| reference.name == *name),
+    });
+    let of_providers = shared.sandboxes.concerned(shared.providers.changes(), |changed, sandbox| match changed {
+        Changed::All => !sandbox.spec.provider_refs.is_empty(),
+        Changed::One(name) => sandbox.spec.provider_refs.iter().any(|reference| reference.name == *name),
+    });
+    let gateway = shared.config.gateway_name.clone();
+    let of_gateways = shared.sandboxes.concerned(shared.gateways.changes(), move |changed, _| {
+        matches!(changed, Changed::All) || *changed == Changed::One(gateway.clone())
+    });
+    let names = Arc::clone(context);
+    let of_driver = shared
+        .config
+        .driver
+        .watch()
+        .filter_map(move |uid| {
+            let name = names.names.lock().get(&uid).cloned();
+            let namespace = names.shared.config.namespace.clone();
+            async move { name.map(|name| ObjectRef::new(&name).within(&namespace)) }
+        })
+        .boxed();
+    stream::select_all([own, of_policies, of_providers, of_gateways, of_driver]).boxed()
+}
+
+/// Brings one sandbox a step nearer to what is wanted.
+async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>) -> Result<Next, Error> {
+    let name = object.name_any();
+    let Some(uid) = object.uid() else { return Ok(Next::await_change()) };
+    context.names.lock().insert(uid.clone(), name.clone());
+    let mut attempt = Attempt { context: &context, name: &name, uid: &uid, subject: Subject::from((*object).clone()), fresh: Fresh::No };
+    let next = attempt.run().await;
+    match &next {
+        Ok(Some(next)) => {
+            context.backoff.settled(&name);
+            Ok(next.clone())
+        }
+        Ok(None) => {
+            context.backoff.settled(&name);
+            context.names.lock().remove(&uid);
+            Ok(Next::await_change())
+        }
+        Err(_) => next.map(|_| Next::await_change()),
+    }
+}
+
+/// Whether the object at hand was read for this attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fresh {
+    Yes,
+    No,
+}
+
+/// One reconcile of one sandbox.
+struct Attempt<'a> {
+    context: &'a Context,
+    name: &'a str,
+    uid: &'a str,
+    subject: Subject,
+    fresh: Fresh,
+}
+
+/// What came of an action.
+enum Outcome {
+    /// It is done or under way.
+    Done,
+    /// The object has changed; plan again.
+    Changed,
+    /// The object is gone.
+    Gone,
+}
+
+impl Attempt<'_> {
+    /// `None`: the object is gone.
+    async fn run(&mut self) -> Result<Option<Next>, Error> {
+        let driver = &self.context.shared.config.driver;
+        let mut done: Vec<Action> = Vec::new();
+        let mut failure: Option<DriverError> = None;
+        for _ in 0..limits::STATUS_ATTEMPTS {
+            let workload = driver.observe(self.uid).await?;
+            let Some(observed) = self.observed(workload, failure.clone()).await? else { return Ok(Some(Next::requeue(limits::RESYNC))) };
+            let desired = desired(&self.context.shared, &self.subject, &observed.workload).await?;
+            let plan = plan(&desired, &observed, Timestamp::now());
+            let repeated = plan.actions == done;
+            if failure.is_none() && !plan.actions.is_empty() && !repeated {
+                if self.fresh == Fresh::No && plan.actions.iter().any(|action| matches!(action, Action::Ensure(_))) {
+                    if !self.read_again().await? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                match self.carry_out(&plan.actions).await? {
+                    (Outcome::Gone, _) => return Ok(None),
+                    (Outcome::Changed, _) => {
+                        if !self.read_again().await? {
+                            return Ok(None);
+                        }
+                    }
+                    (Outcome::Done, failed) => {
+                        failure = failed;
+                        done = plan.actions;
+                    }
+                }
+                continue;
+            }
+            match self.say(&observed.status, &plan.status).await? {
+                Said::Conflict => {
+                    if !self.read_again().await? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Said::Gone => return Ok(None),
+                Said::Done => {}
+            }
+            return match failure {
+                Some(failure) if failure.retry == Retry::Later => Err(failure.into()),
+                // An action that has to be repeated (a start that came to nothing) is not
+                // repeated at once.
+                _ if repeated && !plan.actions.is_empty() && plan.recheck_at.is_none() => Ok(Some(Next::requeue(limits::BACKOFF_FIRST))),
+                _ => Ok(Some(Next::requeue(pause_until(plan.recheck_at)))),
+            };
+        }
+        Err(Error::Contended)
+    }
+
+    /// Reads the object again; false if it is gone or another one has its name.
+    async fn read_again(&mut self) -> Result<bool, Error> {
+        match self.context.api.get_opt(self.name).await? {
+            Some(object) if object.uid().as_deref() == Some(self.uid) => {
+                self.subject = object.into();
+                self.fresh = Fresh::Yes;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What is, from the driver and from the object. `None` if the object's status cannot be
+    /// told from its bytes.
+    async fn observed(&self, workload: crate::driver::WorkloadState, failure: Option<DriverError>) -> Result<Option<Observed>, Error> {
+        let driver = &self.context.shared.config.driver;
+        let status = match &self.subject.sandbox {
+            Ok(sandbox) => sandbox.status.clone().unwrap_or_default(),
+            Err(_) => match self.raw_status().await? {
+                Some(status) => status,
+                None => return Ok(None),
+            },
+        };
+        let held = self.subject.meta.finalizers.iter().flatten().any(|finalizer| finalizer == WORKLOAD_FINALIZER);
+        Ok(Some(Observed {
+            driver: driver.name().to_owned(),
+            cleanup: driver.capabilities().cleanup,
+            hold: if held { Hold::Held } else { Hold::Free },
+            workload,
+            status,
+            failure,
+        }))
+    }
+
+    /// The status of an object whose spec cannot be read.
+    async fn raw_status(&self) -> Result<Option<OpenShellSandboxStatus>, Error> {
+        let shared = &self.context.shared;
+        let kind = kube::core::ApiResource::erase::<OpenShellSandbox>(&());
+        let api: Api<kube::core::DynamicObject> = Api::namespaced_with(shared.config.client.clone(), &shared.config.namespace, &kind);
+        let Some(object) = api.get_opt(self.name).await? else { return Ok(None) };
+        match object.data.get("status") {
+            None => Ok(Some(OpenShellSandboxStatus::default())),
+            Some(status) => Ok(serde_json::from_value(status.clone()).ok()),
+        }
+    }
+
+    /// Carries the actions out in order, up to the first that fails.
+    async fn carry_out(&mut self, actions: &[Action]) -> Result<(Outcome, Option<DriverError>), Error> {
+        let driver = Arc::clone(&self.context.shared.config.driver);
+        for action in actions {
+            let result = match action {
+                Action::Hold => match self.hold().await? {
+                    Outcome::Done => {
+                        failpoint::reached("sandbox-held");
+                        Ok(())
+                    }
+                    other => return Ok((other, None)),
+                },
+                Action::Release => {
+                    failpoint::reached("sandbox-releasing");
+                    return Ok((self.release().await?, None));
+                }
+                Action::Ensure(blueprint) => {
+                    failpoint::reached("sandbox-starting");
+                    let started = driver.ensure(blueprint).await;
+                    failpoint::reached("sandbox-started");
+                    started
+                }
+                Action::Suspend => driver.suspend(self.uid).await,
+                Action::Delete => {
+                    failpoint::reached("sandbox-deleting");
+                    driver.delete(self.uid).await
+                }
+            };
+            if let Err(error) = result {
+                return Ok((Outcome::Done, Some(error)));
+            }
+        }
+        Ok((Outcome::Done, None))
+    }
+
+    /// Puts our finalizer on.
+    async fn hold(&mut self) -> Result<Outcome, Error> {
+        let mut finalizers = self.subject.meta.finalizers.clone().unwrap_or_default();
+        finalizers.push(WORKLOAD_FINALIZER.to_owned());
+        self.set_finalizers(&finalizers).await
+    }
+
+    /// Takes our finalizer off.
+    async fn release(&mut self) -> Result<Outcome, Error> {
+        let mut finalizers = self.subject.meta.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != WORKLOAD_FINALIZER);
+        match self.set_finalizers(&finalizers).await? {
+            Outcome::Changed => Ok(Outcome::Changed),
+            _ => Ok(Outcome::Gone),
+        }
+    }
+
+    async fn set_finalizers(&mut self, finalizers: &[String]) -> Result<Outcome, Error> {
+        let version = self.subject.meta.resource_version.as_deref();
+        match status::set_finalizers(&self.context.api, self.name, version, finalizers).await? {
+            Written::Done(object) => {
+                self.subject = Subject::from(*object);
+                self.fresh = Fresh::Yes;
+                Ok(Outcome::Done)
+            }
+            Written::Conflict => Ok(Outcome::Changed),
+            Written::Gone => Ok(Outcome::Gone),
+        }
+    }
+
+    /// Writes the operator's part of the status, if it differs.
+    async fn say(&mut self, before: &OpenShellSandboxStatus, after: &OpenShellSandboxStatus) -> Result<Said, Error> {
+        if before == after {
+            return Ok(Said::Done);
+        }
+        failpoint::reached("sandbox-status");
+        let fields: Map<String, Value> = [
+            ("observedGeneration", status::field(&after.observed_generation)),
+            ("phase", status::field(&after.phase)),
+            ("driver", status::field(&after.driver)),
+            ("workload", status::field(&after.workload)),
+            ("conditions", status::field(&after.conditions)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        let version = self.subject.meta.resource_version.as_deref();
+        match status::write(&self.context.api, self.name, version, fields).await? {
+            Written::Done(_) => Ok(Said::Done),
+            Written::Conflict => Ok(Said::Conflict),
+            Written::Gone => Ok(Said::Gone),
+        }
+    }
+}
+
+/// What became of a status.
+enum Said {
+    Done,
+    Conflict,
+    Gone,
+}
+
+/// How long until then; never longer than the resync.
+fn pause_until(time: Option<Timestamp>) -> Duration {
+    let until = time.map_or(limits::RESYNC, |time| Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO));
+    until.min(limits::RESYNC)
+}
