@@ -11,6 +11,9 @@
 //! about the whole text. Matching takes no memory and is at worst quadratic in the text, so that a
 //! request cannot make a rule expensive.
 
+#[cfg(test)]
+mod tests;
+
 /// A compiled glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {

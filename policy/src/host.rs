@@ -8,6 +8,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+#[cfg(test)]
+mod tests;
+
 /// Longest DNS name (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 /// Longest label of it.

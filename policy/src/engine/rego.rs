@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::sentence::{self, RuleList};
+use super::upper_case;
 use crate::glob::{Glob, PathSelector};
-use crate::host::HostPattern;
+use crate::host::{HostPattern, canonical_host};
 use crate::model::{Endpoint, Matcher, Policy};
 use crate::{CompileError, ConnectDecision, EndpointPlan, Engine, Inspection, Process, RequestDecision, RequestFacts, Verdict};
 
@@ -54,8 +55,9 @@ impl Authority {
         Ok(Self { policy: Arc::new(policy.clone()), connect: entry("connect")?, request: entry("request")? })
     }
 
-    /// What the rules say about a connection; `host` is canonical ([`crate::host::canonical_host`]).
+    /// What the rules say about a connection.
     pub fn connect(&self, process: Process<'_>, host: &str, port: u16) -> Result<ConnectDecision, CompileError> {
+        let host = &*canonical_host(host);
         let input = json!({ "exec": process, "network": network(host, port) });
         let answer: ConnectAnswer = ask(&self.connect, input)?;
         let policy = answer.policy.unwrap_or_default();
@@ -67,8 +69,11 @@ impl Authority {
         Ok(ConnectDecision { verdict: answer.action.into(), policy: Some(policy).filter(|p| !p.is_empty()), reason, endpoint })
     }
 
-    /// What the rules say about a request; `host` is canonical, the method in upper case.
+    /// What the rules say about a request.
     pub fn request(&self, process: Process<'_>, host: &str, port: u16, request: RequestFacts<'_>) -> Result<RequestDecision, CompileError> {
+        let host = &*canonical_host(host);
+        let method = upper_case(request.method);
+        let request = RequestFacts { method: &method, ..request };
         let mut query: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (key, value) in request.query {
             query.entry(key).or_default().push(value);
