@@ -159,6 +159,20 @@ impl SecretChange {
     }
 }
 
+/// Turns `stringData` into `data`, so that an apply knows one field for one entry.
+pub(crate) fn plain_to_data(config: &mut Value) {
+    let Some(root) = config.as_object_mut() else { return };
+    let Some(Value::Object(plain)) = root.remove("stringData") else { return };
+    let data = root.entry("data").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(data) = data.as_object_mut() {
+        for (key, value) in plain {
+            // What is no string is kept, and refused by the schema.
+            let value = value.as_str().map_or_else(|| value.clone(), |text| Value::String(STANDARD.encode(text)));
+            data.insert(key, value);
+        }
+    }
+}
+
 /// Takes the values out of a Secret that is about to be stored.
 pub(crate) fn take_values(object: &mut Value, before: Option<&Value>) -> Result<SecretChange, Vec<Cause>> {
     let mut causes = Vec::new();

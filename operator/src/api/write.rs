@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-use super::apply;
+use super::apply::{self, Apply};
 use super::error::{ApiError, Cause, CauseReason};
 use super::kinds::{Family, Kind};
 use super::limits;
@@ -101,10 +101,11 @@ pub(crate) fn plan(write: Write, before: Option<Value>, clock: Clock) -> Result<
     let Write { kind, namespace, name, verb, manager, .. } = write;
     match (verb, before) {
         (Verb::Create(_), Some(_)) => Err(ApiError::already_exists(&kind, &name)),
-        (Verb::Create(object), None) => create(&kind, &namespace, &name, object, clock),
+        (Verb::Create(object), None) => create(&kind, &namespace, &name, object, None, clock),
         (Verb::Patch(Patch::Apply { config, .. }, Part::Main), None) => {
-            let object = apply::create(&kind, &config, &manager, clock)?;
-            create(&kind, &namespace, &name, object, clock)
+            check_identity(&kind, &namespace, &name, &config)?;
+            let (object, managed) = apply::create(&kind, &config, &manager, clock)?;
+            create(&kind, &namespace, &name, object, Some(managed), clock)
         }
         (_, None) => Err(ApiError::not_found(&kind, &name)),
         (Verb::Replace(object, part), Some(before)) => {
@@ -118,7 +119,8 @@ pub(crate) fn plan(write: Write, before: Option<Value>, clock: Clock) -> Result<
         }
         (Verb::Patch(Patch::Apply { config, force }, part), Some(before)) => {
             check_identity(&kind, &namespace, &name, &config)?;
-            let after = apply::merge(&kind, &name, &before, &config, &manager, force, part, clock)?;
+            let apply = Apply { kind: &kind, name: &name, manager: &manager, force, part, clock };
+            let after = apply.merge(&before, &config)?;
             update(&kind, &name, &before, after, part, Tracking::Done, clock)
         }
         (Verb::Patch(patch, part), Some(before)) => {
@@ -187,7 +189,7 @@ pub(crate) fn check_identity(kind: &Kind, namespace: &str, name: &str, object: &
     Ok(())
 }
 
-fn create(kind: &Kind, namespace: &str, name: &str, mut object: Value, clock: Clock) -> Result<Planned, ApiError> {
+fn create(kind: &Kind, namespace: &str, name: &str, mut object: Value, managed: Option<Value>, clock: Clock) -> Result<Planned, ApiError> {
     check_identity(kind, namespace, "", &object)?;
     if resource_version(&object).is_some() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -199,8 +201,11 @@ fn create(kind: &Kind, namespace: &str, name: &str, mut object: Value, clock: Cl
         }
     }
     if let Some(meta) = metadata_mut(&mut object) {
-        for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"] {
+        for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation", "managedFields"] {
             meta.remove(field);
+        }
+        if let Some(managed) = managed {
+            meta.insert("managedFields".into(), managed);
         }
         meta.insert("name".into(), name.into());
         meta.insert("namespace".into(), namespace.into());
@@ -279,7 +284,7 @@ fn update(
             return Ok(Planned::Write { change: Change::Deleted, object: after, secrets: SecretChange::default() });
         }
     }
-    if secrets.is_empty() && apply::same_but_times(before, &after) {
+    if secrets.is_empty() && after == *before {
         return Ok(Planned::Unchanged);
     }
     Ok(Planned::Write { change: Change::Modified, object: after, secrets })

@@ -1,10 +1,14 @@
 //! A store in a temporary directory.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use openshell_crds::{OpenShellSandbox, OpenShellSandboxSpec};
 use openshell_operator::api::{LocalApi, Options};
+use serde_json::Value;
 use tempfile::TempDir;
+use tower::ServiceExt as _;
 
 pub(crate) struct Store {
     pub(crate) directory: TempDir,
@@ -57,4 +61,12 @@ pub(crate) fn refused<T: std::fmt::Debug>(result: kube::Result<T>) -> kube::core
         kube::Error::Api(status) => *status,
         other => panic!("not an API error: {other}"),
     }
+}
+
+/// Sends a request to the service as an HTTP server would.
+pub(crate) async fn send(api: &LocalApi, request: http::Request<String>) -> (http::StatusCode, Value) {
+    let response = api.service().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = tokio::time::timeout(Duration::from_secs(10), body.collect()).await.unwrap().unwrap().to_bytes();
+    (parts.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }

@@ -1,6 +1,7 @@
 //! The API service as its clients see it: through kube-rs, unchanged.
 #![allow(missing_docs, clippy::unwrap_used, clippy::pedantic)]
 
+mod cases;
 mod common;
 mod crud;
 mod watching;

@@ -1,6 +1,6 @@
 //! The state in memory: every object as its bytes, and the ring of recent events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -122,6 +122,10 @@ pub(crate) struct State {
     /// Events up to and including this version are compacted.
     compacted: u64,
     objects: BTreeMap<Key, Arc<Stored>>,
+    /// Where the object with a UID is.
+    places: HashMap<String, Key>,
+    /// Objects by the UID of an owner they name.
+    dependents: HashMap<String, BTreeSet<Key>>,
     events: VecDeque<Event>,
     weight: usize,
     ring: Ring,
@@ -153,7 +157,50 @@ impl Scope {
 
 impl State {
     pub(crate) fn new(resource_version: u64, objects: BTreeMap<Key, Arc<Stored>>, ring: Ring) -> Self {
-        Self { resource_version, compacted: resource_version, objects, events: VecDeque::new(), weight: 0, ring }
+        let mut state = Self {
+            resource_version,
+            compacted: resource_version,
+            objects: BTreeMap::new(),
+            places: HashMap::new(),
+            dependents: HashMap::new(),
+            events: VecDeque::new(),
+            weight: 0,
+            ring,
+        };
+        for (key, stored) in objects {
+            state.index(&key, &stored);
+            state.objects.insert(key, stored);
+        }
+        state
+    }
+
+    fn index(&mut self, key: &Key, stored: &Stored) {
+        self.places.insert(stored.uid.clone(), key.clone());
+        for owner in &stored.owners {
+            self.dependents.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, stored: &Stored) {
+        self.places.remove(&stored.uid);
+        for owner in &stored.owners {
+            if let Some(keys) = self.dependents.get_mut(&owner.uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+    }
+
+    /// Where the object with a UID is.
+    pub(crate) fn place(&self, uid: &str) -> Option<&Key> {
+        self.places.get(uid)
+    }
+
+    /// The objects that name an owner.
+    pub(crate) fn dependents(&self, uid: &str) -> Vec<Key> {
+        self.dependents.get(uid).into_iter().flatten().cloned().collect()
     }
 
     pub(crate) fn resource_version(&self) -> u64 {
@@ -217,13 +264,25 @@ impl State {
         Ok((found, self.resource_version.max(version)))
     }
 
+    /// Every event after a version, of every kind.
+    pub(crate) fn all_events_after(&self, version: u64) -> Result<Vec<Event>, Compacted> {
+        if version < self.compacted {
+            return Err(Compacted { oldest: self.compacted });
+        }
+        let first = self.events.partition_point(|e| e.resource_version <= version);
+        Ok(self.events.range(first..).cloned().collect())
+    }
+
     /// Takes in a durable change.
     pub(crate) fn apply(&mut self, event: Event) {
         self.resource_version = event.resource_version;
-        match event.change {
-            Change::Deleted => self.objects.remove(&event.key),
-            Change::Added | Change::Modified => self.objects.insert(event.key.clone(), event.object.clone()),
-        };
+        if let Some(old) = self.objects.remove(&event.key) {
+            self.unindex(&event.key, &old);
+        }
+        if event.change != Change::Deleted {
+            self.index(&event.key, &event.object);
+            self.objects.insert(event.key.clone(), event.object.clone());
+        }
         self.weight += event.weight();
         self.events.push_back(event);
         while self.events.len() > self.ring.events || self.weight > self.ring.bytes {

@@ -11,7 +11,7 @@
 
 mod cel;
 mod schema;
-mod tree;
+pub(crate) mod tree;
 
 use serde_json::Value;
 
