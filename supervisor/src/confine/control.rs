@@ -139,21 +139,22 @@ fn answer(supervisor: &OwnedFd, order: &OwnedFd, watch: &OwnedFd, attempt: Attem
 }
 
 fn serve(supervisor: &OwnedFd, maker: &OwnedFd, order: &OwnedFd, watch: &OwnedFd) -> ! {
+    // Nobody asks for sockets where the agent shares the supervisor's network namespace.
+    let mut asked = true;
     loop {
-        let mut set = [
-            PollFd::new(supervisor, PollFlags::IN),
-            PollFd::new(maker, PollFlags::IN),
-            PollFd::new(watch, PollFlags::IN),
-        ];
-        if poll(&mut set, None).is_err() {
+        let of_maker = if asked { PollFlags::IN } else { PollFlags::empty() };
+        let mut set =
+            [PollFd::new(supervisor, PollFlags::IN), PollFd::new(watch, PollFlags::IN), PollFd::new(maker, of_maker)];
+        let polled = if asked { &mut set[..] } else { &mut set[..2] };
+        if poll(polled, None).is_err() {
             continue;
         }
-        let [request, socket, zygote] = [0, 1, 2].map(|index: usize| !set[index].revents().is_empty());
+        let [request, zygote, socket] = [0, 1, 2].map(|index: usize| !set[index].revents().is_empty());
         if zygote {
             end(1);
         }
-        if socket && !make(maker) {
-            end(0);
+        if socket {
+            asked = make(maker);
         }
         if request {
             match wire::receive::<Request>(supervisor.as_fd()) {

@@ -100,14 +100,15 @@ const PROCESSES_VISIBLE: Reason = Reason {
 
 /// What the kernel has, whatever domain is asked for.
 #[derive(Clone, Copy, Debug)]
-struct Kernel {
+pub(super) struct Kernel {
     version: (u32, u32),
     notification: bool,
     wait_killable: bool,
 }
 
 impl Kernel {
-    fn look() -> Self {
+    /// To be asked before the notify filter is installed, which refuses a part of the questions.
+    pub(super) fn look() -> Self {
         Self {
             version: version(&release()),
             notification: sys::knows_user_notification(),
@@ -155,8 +156,15 @@ pub(super) fn refusal() -> Option<Reason> {
 }
 
 /// The report of an entered domain.
-pub(super) fn enforcement(domain: &Domain, attempt: Attempt, abi: u32, mapped: &[PathBuf], missing: &[PathBuf]) -> Enforcement {
-    let mut lacking = Kernel::look().reasons(abi);
+pub(super) fn enforcement(
+    kernel: Kernel,
+    domain: &Domain,
+    attempt: Attempt,
+    abi: u32,
+    mapped: &[PathBuf],
+    missing: &[PathBuf],
+) -> Enforcement {
+    let mut lacking = kernel.reasons(abi);
     if domain.host == Host::Shared {
         if !attempt.mount {
             lacking.push(SHARED_TMP);

@@ -64,6 +64,7 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
     harden().map_err(internal("hiding the zygote's memory"))?;
     reachable(domain)?;
 
+    let kernel = probe::Kernel::look();
     let abi = landlock::enter(grants, domain.landlock)?;
     let scope = if abi >= 6 { SignalScope::ByLandlock } else { SignalScope::ByNumber { supervisor } };
     for program in filter::deny::programs(scope).map_err(|error| ConfineError::internal("compiling the deny filter", error))? {
@@ -78,7 +79,7 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
         ),
         _ => ConfineError::internal("installing the notify filter", error),
     })?;
-    let enforcement = probe::enforcement(domain, attempt, abi, &paths.mapped, &missing);
+    let enforcement = probe::enforcement(kernel, domain, attempt, abi, &paths.mapped, &missing);
     Ok((listener, enforcement))
 }
 

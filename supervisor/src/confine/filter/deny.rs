@@ -130,7 +130,6 @@ fn denied(scope: SignalScope) -> Result<Rules, seccompiler::Error> {
         rules.insert(libc::SYS_unshare, unshare);
     }
     rules.insert(libc::SYS_ioctl, TERMINAL_REQUESTS.iter().map(|request| equal(1, *request)).collect::<Result<_, _>>()?);
-    rules.insert(libc::SYS_seccomp, vec![any_bit(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?]);
     rules.insert(libc::SYS_prlimit64, vec![rule(0, SeccompCmpOp::Ne, 0)?]);
     if let SignalScope::ByNumber { supervisor } = scope {
         by_number(&mut rules, supervisor)?;

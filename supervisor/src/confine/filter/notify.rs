@@ -80,5 +80,7 @@ pub(in crate::confine) fn program() -> Vec<Instruction> {
     });
     // The broker reads the agent's memory, which it may only of a dumpable process.
     p.block(libc::SYS_prctl, Verdict::Allow, |p| p.when_equal(0, libc::PR_SET_DUMPABLE as u32, Verdict::Errno(0)));
+    // One listener is all there can be; said here because the deny filter comes before ours.
+    p.block(libc::SYS_seccomp, Verdict::Allow, |p| p.when_any(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32, NO));
     p.finish(Verdict::Allow)
 }
