@@ -30,3 +30,5 @@ pub mod start;
 pub mod state;
 
 mod api;
+mod convert;
+mod http;

@@ -21,8 +21,10 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// It is closed when none comes within this time.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls that are under way get this long when the gateway ends.
+/// Commands that are under way get this long when the gateway ends.
 pub const DRAIN: Duration = Duration::from_secs(5);
+/// After that, sessions and controllers get this long.
+pub const FAREWELL: Duration = Duration::from_secs(2);
 /// Calls by users that change or read objects end after this time.
 pub const OBJECT_CALL: Duration = Duration::from_secs(30);
 

@@ -56,6 +56,10 @@ async fn run(flags: Flags) -> Result<(), StartError> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: ending; sandboxes go on"),
         _ = interrupt.recv() => tracing::info!("SIGINT: ending; sandboxes go on"),
+        reason = gateway.failed() => {
+            gateway.stop().await;
+            return Err(StartError::Failed(reason));
+        }
     }
     gateway.stop().await;
     Ok(())

@@ -65,6 +65,15 @@ pub fn tls_config(pki: &Pki) -> Result<ServerConfig, rustls::Error> {
     Ok(config)
 }
 
+/// How a server is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// No new connections and no new calls; what is under way goes on.
+    pub draining: CancellationToken,
+    /// What is still under way is cut off.
+    pub abort: CancellationToken,
+}
+
 /// A listener and what it serves.
 pub struct Server {
     /// Bound already, so that a taken port is an error before anything else is begun.
@@ -76,28 +85,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves until `shutdown`, then lets calls that are under way end within
-    /// [`limits::DRAIN`].
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Serves until it is told to drain, and returns when every connection has ended.
+    pub async fn run(self, stop: Stop) {
         let permits = Arc::new(Semaphore::new(limits::CONNECTIONS));
         let tasks = TaskTracker::new();
-        let abort = CancellationToken::new();
-        let handler = Handler {
-            router: self.router,
-            tls: self.tls.map(TlsAcceptor::from),
-            http: http(),
-            shutdown: shutdown.clone(),
-            abort: abort.clone(),
-        };
+        let handler = Handler { router: self.router, tls: self.tls.map(TlsAcceptor::from), http: http(), stop: stop.clone() };
         loop {
             // The permit comes first: beyond the limit connections wait in the kernel's queue.
             let permit = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = stop.draining.cancelled() => break,
                 permit = permits.clone().acquire_owned() => permit,
             };
             let Ok(permit) = permit else { break };
             let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = stop.draining.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
@@ -117,10 +118,7 @@ impl Server {
         }
         drop(self.listener);
         tasks.close();
-        if tokio::time::timeout(limits::DRAIN, tasks.wait()).await.is_err() {
-            abort.cancel();
-            tasks.wait().await;
-        }
+        tasks.wait().await;
     }
 }
 
@@ -143,8 +141,7 @@ struct Handler {
     router: Router,
     tls: Option<TlsAcceptor>,
     http: auto::Builder<TokioExecutor>,
-    shutdown: CancellationToken,
-    abort: CancellationToken,
+    stop: Stop,
 }
 
 impl Handler {
@@ -156,7 +153,12 @@ impl Handler {
         let Some(acceptor) = &self.tls else {
             return self.http(stream, Connection { peer, transport: Transport::Plaintext, certificate: None }).await;
         };
-        match tokio::time::timeout(limits::HANDSHAKE, acceptor.accept(stream)).await {
+        let handshake = tokio::time::timeout(limits::HANDSHAKE, acceptor.accept(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = self.stop.draining.cancelled() => return,
+        };
+        match handshake {
             Ok(Ok(stream)) => {
                 let certificate = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
                     None => None,
@@ -189,11 +191,11 @@ impl Handler {
                     }
                     return;
                 }
-                () = self.shutdown.cancelled(), if !draining => {
+                () = self.stop.draining.cancelled(), if !draining => {
                     draining = true;
                     served.as_mut().graceful_shutdown();
                 }
-                () = self.abort.cancelled() => return,
+                () = self.stop.abort.cancelled() => return,
             }
         }
     }

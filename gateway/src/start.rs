@@ -42,6 +42,9 @@ pub enum StartError {
     /// No driver, or an unknown one.
     #[error("{0}")]
     Driver(String),
+    /// It had to end after it had started.
+    #[error("the gateway cannot go on: {0}")]
+    Failed(String),
     /// SIGTERM could not be handled.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
@@ -80,7 +83,7 @@ impl StartError {
             Self::Bind { .. } => "choose an address of this machine with --bind-address".to_owned(),
             Self::Store(_) => "check that the disk has room and that the state directory is on a local file system".to_owned(),
             Self::Driver(_) => "name a driver that is there with --drivers".to_owned(),
-            Self::Pki(_) | Self::Rules(_) | Self::Tls(_) | Self::Signals(_) => {
+            Self::Pki(_) | Self::Rules(_) | Self::Tls(_) | Self::Signals(_) | Self::Failed(_) => {
                 "this is a defect of the gateway: please report it with its log".to_owned()
             }
         }
@@ -91,7 +94,7 @@ impl StartError {
         match self {
             Self::Settings(_) => 64,
             Self::Bind { .. } => 69,
-            Self::Rules(_) | Self::Tls(_) | Self::Signals(_) => 70,
+            Self::Rules(_) | Self::Tls(_) | Self::Signals(_) | Self::Failed(_) => 70,
             Self::State(StateError::Locked { .. }) => 75,
             Self::State(_) | Self::Pki(_) | Self::Store(_) => 73,
             Self::Driver(_) => 78,

@@ -8,7 +8,7 @@ use openshell_proto::v1::open_shell_server::OpenShell;
 use openshell_proto::{sandbox, v1};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, info};
+use super::{Api, attach, config, exec, info, lifecycle, logs, providers, sandboxes, watch, workspaces};
 use crate::errors;
 
 /// Output of an exec.
@@ -63,37 +63,46 @@ macro_rules! methods {
 methods! {
     served {
         health(v1::HealthRequest) -> v1::HealthResponse => info::health;
+        get_current_user(v1::GetCurrentUserRequest) -> v1::GetCurrentUserResponse => info::current_user;
+        get_gateway_info(v1::GetGatewayInfoRequest) -> v1::GetGatewayInfoResponse => info::gateway;
+        create_sandbox(v1::CreateSandboxRequest) -> v1::SandboxResponse => sandboxes::create;
+        get_sandbox(v1::GetSandboxRequest) -> v1::SandboxResponse => sandboxes::get;
+        list_sandboxes(v1::ListSandboxesRequest) -> v1::ListSandboxesResponse => sandboxes::list;
+        list_sandbox_providers(v1::ListSandboxProvidersRequest) -> v1::ListSandboxProvidersResponse => attach::list;
+        attach_sandbox_provider(v1::AttachSandboxProviderRequest) -> v1::AttachSandboxProviderResponse => attach::attach;
+        detach_sandbox_provider(v1::DetachSandboxProviderRequest) -> v1::DetachSandboxProviderResponse => attach::detach;
+        delete_sandbox(v1::DeleteSandboxRequest) -> v1::DeleteSandboxResponse => sandboxes::delete;
+        stop_sandbox(v1::StopSandboxRequest) -> v1::SandboxResponse => lifecycle::stop;
+        start_sandbox(v1::StartSandboxRequest) -> v1::SandboxResponse => lifecycle::start;
+        exec_sandbox(v1::ExecSandboxRequest) -> ExecStream => exec::exec;
+        exec_sandbox_interactive(Streaming<v1::ExecSandboxInput>) -> ExecStream => exec::interactive;
+        create_provider(v1::CreateProviderRequest) -> v1::ProviderResponse => providers::create;
+        get_provider(v1::GetProviderRequest) -> v1::ProviderResponse => providers::get;
+        list_providers(v1::ListProvidersRequest) -> v1::ListProvidersResponse => providers::list;
+        delete_provider(v1::DeleteProviderRequest) -> v1::DeleteProviderResponse => providers::delete;
+        get_sandbox_config(sandbox::GetSandboxConfigRequest) -> sandbox::GetSandboxConfigResponse => config::get;
+        update_config(v1::UpdateConfigRequest) -> v1::UpdateConfigResponse => config::update;
+        get_sandbox_policy_status(v1::GetSandboxPolicyStatusRequest) -> v1::GetSandboxPolicyStatusResponse => config::status;
+        list_sandbox_policies(v1::ListSandboxPoliciesRequest) -> v1::ListSandboxPoliciesResponse => config::list;
+        get_sandbox_logs(v1::GetSandboxLogsRequest) -> v1::GetSandboxLogsResponse => logs::get;
+        watch_sandbox(v1::WatchSandboxRequest) -> WatchStream => watch::watch;
+        get_workspace(v1::GetWorkspaceRequest) -> v1::GetWorkspaceResponse => workspaces::get;
+        list_workspaces(v1::ListWorkspacesRequest) -> v1::ListWorkspacesResponse => workspaces::list;
     }
     unimplemented {
-        get_current_user(v1::GetCurrentUserRequest) -> v1::GetCurrentUserResponse = "GetCurrentUser";
-        get_gateway_info(v1::GetGatewayInfoRequest) -> v1::GetGatewayInfoResponse = "GetGatewayInfo";
-        create_sandbox(v1::CreateSandboxRequest) -> v1::SandboxResponse = "CreateSandbox";
         begin_rootfs_tar_staging(v1::BeginRootfsTarStagingRequest) -> v1::BeginRootfsTarStagingResponse = "BeginRootfsTarStaging";
-        get_sandbox(v1::GetSandboxRequest) -> v1::SandboxResponse = "GetSandbox";
-        list_sandboxes(v1::ListSandboxesRequest) -> v1::ListSandboxesResponse = "ListSandboxes";
         create_sandbox_template(v1::CreateSandboxTemplateRequest) -> v1::SandboxTemplateResponse = "CreateSandboxTemplate";
         get_sandbox_template(v1::GetSandboxTemplateRequest) -> v1::SandboxTemplateResponse = "GetSandboxTemplate";
         list_sandbox_templates(v1::ListSandboxTemplatesRequest) -> v1::ListSandboxTemplatesResponse = "ListSandboxTemplates";
         delete_sandbox_template(v1::DeleteSandboxTemplateRequest) -> v1::DeleteSandboxTemplateResponse = "DeleteSandboxTemplate";
-        list_sandbox_providers(v1::ListSandboxProvidersRequest) -> v1::ListSandboxProvidersResponse = "ListSandboxProviders";
-        attach_sandbox_provider(v1::AttachSandboxProviderRequest) -> v1::AttachSandboxProviderResponse = "AttachSandboxProvider";
-        detach_sandbox_provider(v1::DetachSandboxProviderRequest) -> v1::DetachSandboxProviderResponse = "DetachSandboxProvider";
         get_sandbox_provider_status(v1::GetSandboxProviderStatusRequest) -> v1::GetSandboxProviderStatusResponse = "GetSandboxProviderStatus";
-        delete_sandbox(v1::DeleteSandboxRequest) -> v1::DeleteSandboxResponse = "DeleteSandbox";
-        stop_sandbox(v1::StopSandboxRequest) -> v1::SandboxResponse = "StopSandbox";
-        start_sandbox(v1::StartSandboxRequest) -> v1::SandboxResponse = "StartSandbox";
         create_ssh_session(v1::CreateSshSessionRequest) -> v1::CreateSshSessionResponse = "CreateSshSession";
         expose_service(v1::ExposeServiceRequest) -> v1::ServiceEndpointResponse = "ExposeService";
         get_service(v1::GetServiceRequest) -> v1::ServiceEndpointResponse = "GetService";
         list_services(v1::ListServicesRequest) -> v1::ListServicesResponse = "ListServices";
         delete_service(v1::DeleteServiceRequest) -> v1::DeleteServiceResponse = "DeleteService";
         revoke_ssh_session(v1::RevokeSshSessionRequest) -> v1::RevokeSshSessionResponse = "RevokeSshSession";
-        exec_sandbox(v1::ExecSandboxRequest) -> ExecStream = "ExecSandbox";
         forward_tcp(Streaming<v1::TcpForwardFrame>) -> ForwardStream = "ForwardTcp";
-        exec_sandbox_interactive(Streaming<v1::ExecSandboxInput>) -> ExecStream = "ExecSandboxInteractive";
-        create_provider(v1::CreateProviderRequest) -> v1::ProviderResponse = "CreateProvider";
-        get_provider(v1::GetProviderRequest) -> v1::ProviderResponse = "GetProvider";
-        list_providers(v1::ListProvidersRequest) -> v1::ListProvidersResponse = "ListProviders";
         list_provider_profiles(v1::ListProviderProfilesRequest) -> v1::ListProviderProfilesResponse = "ListProviderProfiles";
         get_provider_profile(v1::GetProviderProfileRequest) -> v1::ProviderProfileResponse = "GetProviderProfile";
         import_provider_profiles(v1::ImportProviderProfilesRequest) -> v1::ImportProviderProfilesResponse = "ImportProviderProfiles";
@@ -104,15 +113,8 @@ methods! {
         configure_provider_refresh(v1::ConfigureProviderRefreshRequest) -> v1::ConfigureProviderRefreshResponse = "ConfigureProviderRefresh";
         rotate_provider_credential(v1::RotateProviderCredentialRequest) -> v1::RotateProviderCredentialResponse = "RotateProviderCredential";
         delete_provider_refresh(v1::DeleteProviderRefreshRequest) -> v1::DeleteProviderRefreshResponse = "DeleteProviderRefresh";
-        delete_provider(v1::DeleteProviderRequest) -> v1::DeleteProviderResponse = "DeleteProvider";
         delete_provider_profile(v1::DeleteProviderProfileRequest) -> v1::DeleteProviderProfileResponse = "DeleteProviderProfile";
-        get_sandbox_config(sandbox::GetSandboxConfigRequest) -> sandbox::GetSandboxConfigResponse = "GetSandboxConfig";
         get_gateway_config(sandbox::GetGatewayConfigRequest) -> sandbox::GetGatewayConfigResponse = "GetGatewayConfig";
-        update_config(v1::UpdateConfigRequest) -> v1::UpdateConfigResponse = "UpdateConfig";
-        get_sandbox_policy_status(v1::GetSandboxPolicyStatusRequest) -> v1::GetSandboxPolicyStatusResponse = "GetSandboxPolicyStatus";
-        list_sandbox_policies(v1::ListSandboxPoliciesRequest) -> v1::ListSandboxPoliciesResponse = "ListSandboxPolicies";
-        get_sandbox_logs(v1::GetSandboxLogsRequest) -> v1::GetSandboxLogsResponse = "GetSandboxLogs";
-        watch_sandbox(v1::WatchSandboxRequest) -> WatchStream = "WatchSandbox";
         get_draft_policy(v1::GetDraftPolicyRequest) -> v1::GetDraftPolicyResponse = "GetDraftPolicy";
         approve_draft_chunk(v1::ApproveDraftChunkRequest) -> v1::ApproveDraftChunkResponse = "ApproveDraftChunk";
         reject_draft_chunk(v1::RejectDraftChunkRequest) -> v1::RejectDraftChunkResponse = "RejectDraftChunk";
@@ -122,8 +124,6 @@ methods! {
         clear_draft_chunks(v1::ClearDraftChunksRequest) -> v1::ClearDraftChunksResponse = "ClearDraftChunks";
         get_draft_history(v1::GetDraftHistoryRequest) -> v1::GetDraftHistoryResponse = "GetDraftHistory";
         create_workspace(v1::CreateWorkspaceRequest) -> v1::CreateWorkspaceResponse = "CreateWorkspace";
-        get_workspace(v1::GetWorkspaceRequest) -> v1::GetWorkspaceResponse = "GetWorkspace";
-        list_workspaces(v1::ListWorkspacesRequest) -> v1::ListWorkspacesResponse = "ListWorkspaces";
         delete_workspace(v1::DeleteWorkspaceRequest) -> v1::DeleteWorkspaceResponse = "DeleteWorkspace";
         add_workspace_member(v1::AddWorkspaceMemberRequest) -> v1::AddWorkspaceMemberResponse = "AddWorkspaceMember";
         remove_workspace_member(v1::RemoveWorkspaceMemberRequest) -> v1::RemoveWorkspaceMemberResponse = "RemoveWorkspaceMember";

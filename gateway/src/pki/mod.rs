@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use authority::Authority;
 pub use leaf::{Leaf, Purpose};
-pub use registration::{GATEWAY_NAME, Registration, register};
+pub use registration::{GATEWAY_NAME, Registration, endpoint, register};
 pub use token::{SandboxTokens, TokenError};
 
 use crate::state::{StateError, private_directory};

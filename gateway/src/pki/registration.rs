@@ -36,7 +36,7 @@ struct Metadata {
 }
 
 /// The URL of a gateway that listens on `address`. A wildcard is reached through loopback.
-fn endpoint(address: SocketAddr, scheme: &str) -> String {
+pub fn endpoint(address: SocketAddr, scheme: &str) -> String {
     let host = match address {
         SocketAddr::V4(a) if a.ip().is_unspecified() => "127.0.0.1".to_owned(),
         SocketAddr::V6(a) if a.ip().is_unspecified() => "[::1]".to_owned(),

@@ -1,0 +1,61 @@
+//! Stopping and starting sandboxes: `spec.suspend`, and the controllers do the rest.
+
+use openshell_proto::v1::{self, SandboxPhase};
+use tonic::{Request, Status};
+
+use super::objects::Change;
+use super::sandboxes::response;
+use super::{Api, scope};
+use crate::convert::sandbox::phase;
+use crate::errors;
+
+pub(super) async fn stop(api: &Api, request: Request<v1::StopSandboxRequest>) -> Result<v1::SandboxResponse, Status> {
+    let request = request.into_inner();
+    scope::one(request.workspace_scope.as_ref())?;
+    let id = request.request_id.clone();
+    let call = async {
+        let (object, _) = api
+            .change_sandbox(&request.name, 0, |sandbox| match phase(sandbox) {
+                SandboxPhase::Ready | SandboxPhase::Completed => {
+                    sandbox.spec.suspend = true;
+                    Ok(Change::Write)
+                }
+                SandboxPhase::Stopping | SandboxPhase::Stopped => Ok(Change::Nothing),
+                other => Err(refused(&request.name, "stopped", other)),
+            })
+            .await?;
+        Ok(response(&object))
+    };
+    api.requests.once("StopSandbox", &id, request.clone(), call).await
+}
+
+pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) -> Result<v1::SandboxResponse, Status> {
+    let request = request.into_inner();
+    scope::one(request.workspace_scope.as_ref())?;
+    let id = request.request_id.clone();
+    let call = async {
+        let (object, _) = api
+            .change_sandbox(&request.name, 0, |sandbox| match phase(sandbox) {
+                SandboxPhase::Stopped => {
+                    sandbox.spec.suspend = false;
+                    Ok(Change::Write)
+                }
+                SandboxPhase::Starting | SandboxPhase::Ready => Ok(Change::Nothing),
+                other => Err(refused(&request.name, "started", other)),
+            })
+            .await?;
+        Ok(response(&object))
+    };
+    api.requests.once("StartSandbox", &id, request.clone(), call).await
+}
+
+fn refused(name: &str, what: &str, phase: SandboxPhase) -> Status {
+    let word = phase.as_str_name().trim_start_matches("SANDBOX_PHASE_").to_ascii_lowercase();
+    let next = match phase {
+        SandboxPhase::Error => "its conditions say why; delete it and create another",
+        SandboxPhase::Provisioning | SandboxPhase::Starting | SandboxPhase::Stopping => "wait until it is ready or stopped",
+        SandboxPhase::Completed => "its main process has ended; stop it first, or create another",
+        _ => "create another sandbox",
+    };
+    errors::failed_precondition("WRONG_PHASE", format!("sandbox '{name}' cannot be {what} while it is {word}: {next}"))
+}

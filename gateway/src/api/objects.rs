@@ -1,0 +1,178 @@
+//! Objects of the API server, with its errors as clients of ours see them.
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PostParams;
+use kube::{Resource, ResourceExt as _};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+use openshell_operator::blueprint::{self, BlueprintError, Reason, SandboxBlueprint};
+use tonic::Status;
+
+use super::{Api, FIELD_MANAGER};
+use crate::errors::{self, Violations};
+use crate::{convert, limits};
+
+/// What a change function did to an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The object is to be written.
+    Write,
+    /// It already says what was asked for.
+    Nothing,
+}
+
+impl Api {
+    pub(super) fn objects<K>(&self) -> kube::Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        kube::Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(super) fn secrets(&self) -> kube::Api<Secret> {
+        self.objects()
+    }
+
+    /// The sandbox of this name.
+    pub(super) async fn sandbox(&self, name: &str) -> Result<OpenShellSandbox, Status> {
+        usable_name("name", name)?;
+        self.objects::<OpenShellSandbox>().get(name).await.map_err(|e| failed("sandbox", name, e))
+    }
+
+    /// Writes what `change` makes of the sandbox, over other writers. `expected` is the
+    /// resource version that the caller has seen; 0 does not check.
+    pub(super) async fn change_sandbox(
+        &self,
+        name: &str,
+        expected: u64,
+        mut change: impl FnMut(&mut OpenShellSandbox) -> Result<Change, Status>,
+    ) -> Result<(OpenShellSandbox, Change), Status> {
+        let api = self.objects::<OpenShellSandbox>();
+        for _ in 0..limits::CONFLICT_RETRIES {
+            let mut object = self.sandbox(name).await?;
+            if object.metadata.deletion_timestamp.is_some() {
+                return Err(errors::failed_precondition("SANDBOX_DELETING", format!("sandbox '{name}' is being deleted")));
+            }
+            if expected != 0 && object.resource_version().and_then(|v| v.parse().ok()) != Some(expected) {
+                return Err(errors::conflict(format!("sandbox '{name}' has changed since resource version {expected}; read it again")));
+            }
+            if change(&mut object)? == Change::Nothing {
+                return Ok((object, Change::Nothing));
+            }
+            // The resource version in it makes this fail when somebody else wrote in between.
+            match api.replace(name, &post(), &object).await {
+                Ok(written) => return Ok((written, Change::Write)),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(failed("sandbox", name, error)),
+            }
+        }
+        Err(errors::conflict(format!("sandbox '{name}' is being changed by others all the time; try again")))
+    }
+
+    /// Composes what the sandbox would be, from the objects as they are now, and asks the
+    /// driver whether it can run it. `field` is the path of the spec in the request.
+    pub(super) async fn admit(&self, sandbox: &OpenShellSandbox, field: &str) -> Result<SandboxBlueprint, Status> {
+        let list = kube::api::ListParams::default();
+        let policies = if sandbox.spec.policy.is_some() {
+            Vec::new()
+        } else {
+            self.objects::<Policy>().list(&list).await.map_err(|e| failed("policy", "", e))?.items
+        };
+        let mut providers = Vec::with_capacity(sandbox.spec.provider_refs.len());
+        for reference in &sandbox.spec.provider_refs {
+            match self.objects::<Provider>().get_opt(&reference.name).await {
+                Ok(found) => providers.extend(found),
+                Err(error) => return Err(failed("provider", &reference.name, error)),
+            }
+        }
+        let gateway = self.gateway().await?;
+        let blueprint = blueprint::compose(sandbox, &gateway, &policies, &providers).map_err(|e| refused(field, &e))?;
+        let bound: Vec<(&str, u16)> =
+            blueprint.providers.iter().flat_map(|p| &p.credentials).flat_map(|c| &c.bindings).map(|b| (b.host.as_str(), b.port)).collect();
+        let mut violations = Violations::default();
+        if let Err(error) = blueprint.policy.check_credentials(&bound) {
+            convert::policy::violations(&format!("{field}policy"), &error, &mut violations);
+        }
+        if let Err(error) = self.driver.admit(&blueprint) {
+            violations.add(format!("{field}policy"), error.message);
+        }
+        violations.into_result()?;
+        Ok(blueprint)
+    }
+
+    /// The gateway's own object.
+    pub(super) async fn gateway(&self) -> Result<OpenShellGateway, Status> {
+        let name = &self.gateway_name;
+        self.objects::<OpenShellGateway>().get(name).await.map_err(|e| failed("gateway", name, e))
+    }
+}
+
+pub(super) fn post() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Names become parts of paths: only what a DNS subdomain may hold passes.
+pub(super) fn usable_name(field: &str, name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Err(errors::invalid(field, "it is empty: name an object"));
+    }
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if name.len() > limits::OBJECT_NAME_LENGTH || !name.bytes().all(allowed) || name.starts_with('.') || name.ends_with('.') {
+        return Err(errors::invalid(field, "a name has lower-case letters, digits, '-' and '.', and at most 253 of them"));
+    }
+    Ok(())
+}
+
+/// Why the objects do not make a sandbox.
+fn refused(field: &str, error: &BlueprintError) -> Status {
+    let mut violations = Violations::default();
+    match error.reason {
+        Reason::PolicyRefused if !error.findings.is_empty() => {
+            for finding in &error.findings {
+                violations.add(format!("{field}policy.{}", finding.path), finding.message.clone());
+            }
+        }
+        Reason::ProviderNotFound | Reason::ProviderRefused | Reason::ProviderConflict => {
+            violations.add(format!("{field}providers"), &error.message)
+        }
+        Reason::EnvironmentReserved | Reason::EnvironmentInvalid => violations.add(format!("{field}environment"), &error.message),
+        Reason::QuotaExceeded => return errors::resource_exhausted("QUOTA_EXCEEDED", &error.message),
+        Reason::PolicyConflict => return errors::failed_precondition("POLICY_CONFLICT", &error.message),
+        Reason::PolicyRefused | Reason::PolicyNotFound | Reason::PolicyAmbiguous | Reason::InvalidObject => {
+            violations.add(format!("{field}policy"), &error.message);
+        }
+    }
+    violations.into_result().err().unwrap_or_else(|| errors::internal(&error.message))
+}
+
+/// An error of the API server about the object `name`.
+pub(super) fn failed(kind: &str, name: &str, error: kube::Error) -> Status {
+    match error {
+        kube::Error::Api(status) => {
+            if status.is_not_found() {
+                return errors::not_found(kind, name);
+            }
+            if status.is_already_exists() {
+                return errors::already_exists(kind, name);
+            }
+            if status.is_conflict() {
+                return errors::conflict(format!("{kind} '{name}' was changed by somebody else at the same time; try again"));
+            }
+            match status.code {
+                400 | 422 => {
+                    let mut violations = Violations::default();
+                    for cause in status.details.iter().flat_map(|d| &d.causes) {
+                        violations.add(&cause.field, &cause.message);
+                    }
+                    violations.into_result().err().unwrap_or_else(|| errors::invalid(kind, &status.message))
+                }
+                403 => errors::permission_denied("FORBIDDEN", status.message),
+                413 => errors::resource_exhausted("TOO_LARGE", status.message),
+                507 => errors::resource_exhausted("STORAGE_FULL", status.message),
+                429 | 503 => errors::unavailable("STORE_UNAVAILABLE", status.message, std::time::Duration::from_secs(1)),
+                _ => errors::internal(format!("the store answered about {kind} '{name}': {}", status.message)),
+            }
+        }
+        other => errors::internal(format!("the store could not be asked about {kind} '{name}': {other}")),
+    }
+}
