@@ -69,7 +69,7 @@ impl Denial {
 
     /// A failure of the network and no decision of ours.
     pub(super) fn is_failure(&self) -> bool {
-        self.code == "upstream_unreachable"
+        matches!(self.code, "upstream_unreachable" | "tls_handshake_failed")
     }
 }
 

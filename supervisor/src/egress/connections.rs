@@ -91,10 +91,6 @@ impl Live {
         self.state.lock().request = request;
     }
 
-    pub(super) fn has_request(&self) -> bool {
-        self.state.lock().request.is_some()
-    }
-
     /// Judges it by a revision and cuts it if that forbids it. Whether it was cut now.
     pub(super) fn judge(&self, active: &Active) -> bool {
         if self.is_cut() {

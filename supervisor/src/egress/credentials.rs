@@ -16,10 +16,11 @@ use std::time::SystemTime;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue};
+use openshell_policy::{glob::PathSelector, host::HostPattern};
 use openshell_proto::supervisor::{Credential, CredentialBinding};
 use zeroize::Zeroizing;
 
-use super::{InstallError, pattern};
+use super::InstallError;
 use crate::limits::egress::{CREDENTIAL_BYTES, CREDENTIALS};
 
 /// What every placeholder that we hand out begins with. Found where no known placeholder is, it is
@@ -41,14 +42,14 @@ struct Entry {
 }
 
 struct Binding {
-    host: String,
+    host: HostPattern,
     port: u16,
-    path: String,
+    path: PathSelector,
 }
 
 impl Binding {
     fn covers(&self, place: &Place<'_>) -> bool {
-        self.port == place.port && pattern::host_matches(&self.host, place.host) && pattern::path_covers(&self.path, place.path)
+        self.port == place.port && self.host.matches(place.host) && self.path.matches(place.path)
     }
 }
 
@@ -155,10 +156,7 @@ impl Vault {
 
     /// Whether any credential is bound to this endpoint, whatever the path.
     pub fn bound(&self, host: &str, port: u16) -> bool {
-        self.entries
-            .iter()
-            .flat_map(|entry| &entry.bindings)
-            .any(|binding| binding.port == port && pattern::host_matches(&binding.host, host))
+        self.entries.iter().flat_map(|entry| &entry.bindings).any(|binding| binding.port == port && binding.host.matches(host))
     }
 
     /// Whether a text holds a placeholder, known or not.
@@ -246,13 +244,13 @@ impl Entry {
     }
 }
 
+/// Hosts and paths are written as in an endpoint of a policy.
 fn bind(binding: CredentialBinding) -> Option<Binding> {
-    let host = binding.host.trim_end_matches('.').to_ascii_lowercase();
+    let host = HostPattern::parse(&binding.host).ok()?;
     let port = u16::try_from(binding.port).ok().filter(|port| *port != 0)?;
     let path_is_valid = binding.path.is_empty() || binding.path.starts_with('/') || binding.path.starts_with("**");
-    // A host of wildcards only would bind the credential to every server there is.
-    let host_is_valid = host.split('.').any(|label| !label.is_empty() && !label.contains('*'));
-    (host_is_valid && path_is_valid).then_some(Binding { host, port, path: binding.path })
+    let path = PathSelector::parse(&binding.path).ok().filter(|_| path_is_valid)?;
+    Some(Binding { host, port, path })
 }
 
 /// The scheme as written and the decoded text of `Basic` credentials.

@@ -28,9 +28,9 @@ mod dial;
 pub mod dns;
 pub mod env;
 pub mod hello;
+pub mod http;
 pub mod identity;
 pub mod names;
-mod pattern;
 pub mod proxy;
 mod record;
 mod relay;
@@ -207,7 +207,7 @@ impl Shared {
         let live =
             self.connections.enter(identity.clone(), host.clone(), port, granted.clone(), active.revision).ok_or_else(|| Denial {
                 errno: Errno::Exhausted,
-                ..Denial::new("too_many_connections", http::StatusCode::SERVICE_UNAVAILABLE, "the sandbox has too many open connections")
+                ..Denial::new("too_many_connections", ::http::StatusCode::SERVICE_UNAVAILABLE, "the sandbox has too many open connections")
             })?;
         let upstream = {
             let dialling = async {
