@@ -252,7 +252,7 @@ impl ApiError {
         Self::new(
             StatusCode::INSUFFICIENT_STORAGE,
             "InternalError",
-            "the store could not be written because the disk is full; nothing was changed. Free space in the state directory and try again",
+            "the store could not be written because the disk is full (or the database has its largest size); nothing was changed. Free space, or delete objects, and try again",
         )
     }
 

@@ -45,7 +45,8 @@ pub(crate) async fn run(core: Arc<Core>, queue: mpsc::Sender<Job>, shutdown: Can
                     if e.change == Change::Deleted {
                         keys.extend(state.dependents(&e.object.uid));
                     }
-                    keys.extend(e.object.owners.iter().filter_map(|o| state.place(&o.uid).cloned()));
+                    let owners = e.object.owners.iter().chain(e.before.iter().flat_map(|b| &b.owners));
+                    keys.extend(owners.filter_map(|o| state.place(&o.uid).cloned()));
                 }),
                 Err(_) => keys.extend(state.all().map(|(key, _)| key.clone())),
             }

@@ -30,6 +30,8 @@ pub const WATCH_MAX: Duration = Duration::from_secs(60 * 60);
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long SQLite waits for another connection's write.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages of 4 KiB that the database may have: 4 GiB, sandbox logs included.
+pub const DATABASE_PAGES: u32 = 1024 * 1024;
 /// Connections of the pool that readers of secret values and logs share.
 pub const POOL: u32 = 4;
 /// Depth of a JSON document (what serde_json refuses beyond is 128).

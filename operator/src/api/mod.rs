@@ -96,10 +96,17 @@ pub struct LocalApi {
     inner: Arc<Inner>,
 }
 
-/// How a store is kept in memory. The defaults are the ones in [`limits`].
-#[derive(Clone, Copy, Debug, Default)]
+/// Bounds of a store. The defaults are the ones in [`limits`].
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     ring: Ring,
+    pages: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring: Ring::default(), pages: limits::DATABASE_PAGES }
+    }
 }
 
 impl Options {
@@ -107,6 +114,13 @@ impl Options {
     #[must_use]
     pub fn events(mut self, events: usize) -> Self {
         self.ring.events = events;
+        self
+    }
+
+    /// Lets the database grow to so many pages of 4 KiB.
+    #[must_use]
+    pub fn pages(mut self, pages: u32) -> Self {
+        self.pages = pages;
         self
     }
 }
@@ -123,7 +137,7 @@ impl LocalApi {
     /// [`LocalApi::open`] with other bounds.
     pub async fn open_with(db: &Path, seal_key: &Path, options: Options) -> Result<Self, OpenError> {
         let kinds = Kinds::new()?;
-        let (database, loaded) = Database::open(db, seal_key, &kinds).await?;
+        let (database, loaded) = Database::open(db, seal_key, options.pages, &kinds).await?;
         let version = tokio::sync::watch::Sender::new(loaded.resource_version);
         let state = RwLock::new(State::new(loaded.resource_version, loaded.objects, options.ring));
         let core = Arc::new(Core { kinds, state, version });

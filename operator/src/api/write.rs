@@ -97,7 +97,7 @@ impl Clock {
 }
 
 /// Plans a write on the object as it is.
-pub(crate) fn plan(write: Write, before: Option<Value>, clock: Clock) -> Result<Planned, ApiError> {
+pub(crate) fn plan(write: Write, before: Option<&Value>, clock: Clock) -> Result<Planned, ApiError> {
     let Write { kind, namespace, name, verb, manager, .. } = write;
     match (verb, before) {
         (Verb::Create(_), Some(_)) => Err(ApiError::already_exists(&kind, &name)),
@@ -115,18 +115,18 @@ pub(crate) fn plan(write: Write, before: Option<Value>, clock: Clock) -> Result<
                     Cause::new(CauseReason::Invalid, "metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
                 return Err(ApiError::invalid(&kind, &name, &[cause]));
             }
-            update(&kind, &name, &before, object, part, Tracking::Manager(&manager), clock)
+            update(&kind, &name, before, object, part, Tracking::Manager(&manager), clock)
         }
         (Verb::Patch(Patch::Apply { config, force }, part), Some(before)) => {
             check_identity(&kind, &namespace, &name, &config)?;
             let apply = Apply { kind: &kind, name: &name, manager: &manager, force, part, clock };
-            let after = apply.merge(&before, &config)?;
-            update(&kind, &name, &before, after, part, Tracking::Done, clock)
+            let after = apply.merge(before, &config)?;
+            update(&kind, &name, before, after, part, Tracking::Done, clock)
         }
         (Verb::Patch(patch, part), Some(before)) => {
-            let after = patch.apply(&kind, &name, &before)?;
+            let after = patch.apply(&kind, &name, before)?;
             check_identity(&kind, &namespace, &name, &after)?;
-            update(&kind, &name, &before, after, part, Tracking::Manager(&manager), clock)
+            update(&kind, &name, before, after, part, Tracking::Manager(&manager), clock)
         }
         (Verb::Delete(deletion), Some(before)) => delete(&kind, &name, &deletion, before, clock),
     }
@@ -347,9 +347,9 @@ pub(crate) fn strings<'a>(object: &'a Value, field: &str) -> Vec<&'a str> {
         .unwrap_or_default()
 }
 
-fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: Value, clock: Clock) -> Result<Planned, ApiError> {
+fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: &Value, clock: Clock) -> Result<Planned, ApiError> {
     for (what, wanted, is) in
-        [("UID", &deletion.uid, text(&before, "uid")), ("ResourceVersion", &deletion.resource_version, text(&before, "resourceVersion"))]
+        [("UID", &deletion.uid, text(before, "uid")), ("ResourceVersion", &deletion.resource_version, text(before, "resourceVersion"))]
     {
         if let Some(wanted) = wanted.as_deref().filter(|w| Some(*w) != is) {
             let is = is.unwrap_or_default();
@@ -361,7 +361,7 @@ fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: Value, clock: Cl
         }
     }
     let mut after = before.clone();
-    let mut finalizers: Vec<String> = strings(&before, "finalizers").into_iter().map(str::to_owned).collect();
+    let mut finalizers: Vec<String> = strings(before, "finalizers").into_iter().map(str::to_owned).collect();
     if let Some(propagation) = deletion.propagation {
         // The last request decides, as in an apiserver.
         finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
@@ -374,7 +374,7 @@ fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: Value, clock: Cl
     if finalizers.is_empty() {
         return Ok(Planned::Write { change: Change::Deleted, object: after, secrets: SecretChange::default() });
     }
-    let first = text(&before, "deletionTimestamp").is_none();
+    let first = text(before, "deletionTimestamp").is_none();
     if let Some(meta) = metadata_mut(&mut after) {
         meta.insert("finalizers".into(), json!(finalizers));
         if first {
@@ -385,7 +385,7 @@ fn delete(kind: &Kind, name: &str, deletion: &Deletion, before: Value, clock: Cl
     if first && kind.family == Family::Custom {
         bump_generation(&mut after);
     }
-    if after == before {
+    if after == *before {
         return Ok(Planned::Unchanged);
     }
     Ok(Planned::Write { change: Change::Modified, object: after, secrets: SecretChange::default() })

@@ -2,6 +2,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::pedantic)]
 
 mod cases;
+mod collecting;
 mod common;
 mod crud;
+mod hostile;
+mod listing;
+mod model;
+mod opening;
+mod secrets;
 mod watching;

@@ -20,7 +20,7 @@ impl Object {
     fn write(&mut self, manager: &str, verb: Verb) -> Result<(), String> {
         let kind = self.kinds.by_plural("openshell.ai", "v1alpha1", "openshellsandboxes").unwrap().clone();
         let write = Write { kind, namespace: "n".into(), name: "a".into(), verb, manager: manager.into(), persist: Persist::Yes };
-        let planned = write::plan(write, self.now.clone(), Clock { now: Timestamp::UNIX_EPOCH });
+        let planned = write::plan(write, self.now.as_ref(), Clock { now: Timestamp::UNIX_EPOCH });
         match planned.map_err(|e| e.to_string())? {
             Planned::Unchanged => {}
             Planned::Write { change: Change::Deleted, .. } => self.now = None,

@@ -107,7 +107,7 @@ pub(crate) struct Loaded {
 
 impl Database {
     /// Opens or makes the database, brings its schema up to date and reads every object.
-    pub(crate) async fn open(path: &Path, seal_key: &Path, kinds: &Kinds) -> Result<(Self, Loaded), OpenError> {
+    pub(crate) async fn open(path: &Path, seal_key: &Path, pages: u32, kinds: &Kinds) -> Result<(Self, Loaded), OpenError> {
         let access = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Access { path, source }
@@ -124,7 +124,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(limits::BUSY_TIMEOUT)
-            .pragma("secure_delete", "ON");
+            .pragma("secure_delete", "ON")
+            .pragma("max_page_count", pages.to_string());
         let explain = |error: sqlx::Error| open_error(path, &error);
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(explain)?;
         migrate(path, &mut connection).await?;
@@ -138,44 +139,50 @@ impl Database {
     }
 
     /// Makes one event durable, with the values of a Secret, in one transaction.
+    ///
+    /// The transaction is written out and not left to `sqlx`: SQLite rolls some failures back by
+    /// itself (a full disk), after which sqlx believes that the transaction is still open.
     pub(crate) async fn commit(&mut self, kinds: &Kinds, event: &Event, secrets: &SecretChange) -> Result<(), sqlx::Error> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        let mut result = self.write(kinds, event, secrets).await;
+        if result.is_ok() {
+            result = sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop);
+        }
+        if result.is_err() {
+            // Fails when SQLite has rolled back already: then there is nothing left to do.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        }
+        result
+    }
+
+    async fn write(&mut self, kinds: &Kinds, event: &Event, secrets: &SecretChange) -> Result<(), sqlx::Error> {
+        let connection = &mut self.connection;
         let kind = kinds.by_id(event.key.kind).map(|k| k.qualified()).unwrap_or_default();
-        let statement = match event.change {
-            Change::Deleted => sqlx::query("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?"),
-            Change::Added | Change::Modified => sqlx::query(
-                "INSERT INTO objects (kind, namespace, name, body) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
-            ),
-        };
-        let statement = statement.bind(kind).bind(&event.key.namespace).bind(&event.key.name);
+        let (Key { namespace, name, .. }, uid) = (&event.key, &event.object.uid);
         match event.change {
             Change::Deleted => {
-                statement.execute(&mut *transaction).await?;
-                sqlx::query("DELETE FROM secret_values WHERE uid = ?").bind(&event.object.uid).execute(&mut *transaction).await?;
+                let statement = "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?";
+                sqlx::query(statement).bind(kind).bind(namespace).bind(name).execute(&mut *connection).await?;
+                sqlx::query("DELETE FROM secret_values WHERE uid = ?").bind(uid).execute(&mut *connection).await?;
             }
             Change::Added | Change::Modified => {
-                statement.bind(&event.object.bytes[..]).execute(&mut *transaction).await?;
+                let statement =
+                    "INSERT INTO objects (kind, namespace, name, body) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body";
+                let body = &event.object.bytes[..];
+                sqlx::query(statement).bind(kind).bind(namespace).bind(name).bind(body).execute(&mut *connection).await?;
             }
         }
         for key in &secrets.remove {
-            sqlx::query("DELETE FROM secret_values WHERE uid = ? AND key = ?")
-                .bind(&event.object.uid)
-                .bind(key)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query("DELETE FROM secret_values WHERE uid = ? AND key = ?").bind(uid).bind(key).execute(&mut *connection).await?;
         }
         for (key, value) in &secrets.set {
-            let (nonce, sealed) = self.sealer.seal(&event.object.uid, key, value).map_err(|error| sqlx::Error::Encode(error.into()))?;
-            sqlx::query("INSERT INTO secret_values (uid, key, nonce, sealed) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET nonce = excluded.nonce, sealed = excluded.sealed")
-                .bind(&event.object.uid)
-                .bind(key)
-                .bind(&nonce[..])
-                .bind(sealed)
-                .execute(&mut *transaction)
-                .await?;
+            let (nonce, sealed) = self.sealer.seal(uid, key, value).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            let statement = "INSERT INTO secret_values (uid, key, nonce, sealed) VALUES (?, ?, ?, ?) \
+                             ON CONFLICT DO UPDATE SET nonce = excluded.nonce, sealed = excluded.sealed";
+            sqlx::query(statement).bind(uid).bind(key).bind(&nonce[..]).bind(sealed).execute(&mut *connection).await?;
         }
-        sqlx::query("UPDATE resource_version SET version = ?").bind(event.resource_version as i64).execute(&mut *transaction).await?;
-        transaction.commit().await
+        sqlx::query("UPDATE resource_version SET version = ?").bind(event.resource_version as i64).execute(connection).await?;
+        Ok(())
     }
 
     /// The values of a Secret.

@@ -79,11 +79,11 @@ impl Writer {
         let persist = write.persist;
         let creates = before.is_none();
         let deletes = matches!(write.verb, Verb::Delete(_));
-        let parsed = match &before {
+        let parsed: Option<Value> = match &before {
             Some(stored) => Some(serde_json::from_slice(&stored.bytes).map_err(|error| ApiError::store(&error))?),
             None => None,
         };
-        let planned = write::plan(write, parsed, Clock { now: Timestamp::now() })?;
+        let planned = write::plan(write, parsed.as_ref(), Clock { now: Timestamp::now() })?;
         let (change, mut object, mut secrets) = match (planned, &before) {
             (Planned::Unchanged, Some(stored)) => return Ok(Written { code: StatusCode::OK, bytes: stored.bytes.clone() }),
             (Planned::Unchanged, None) => return Err(ApiError::not_found(&kind, &key.name)),
@@ -94,6 +94,9 @@ impl Writer {
         }
         if change != Change::Deleted {
             self.settle_secrets(&kind, &key, before.as_ref(), &mut secrets).await?;
+        }
+        if let (Change::Modified, true, Some(stored)) = (change, secrets.is_empty() && parsed.as_ref() == Some(&object), &before) {
+            return Ok(Written { code: StatusCode::OK, bytes: stored.bytes.clone() });
         }
         let code = if creates { StatusCode::CREATED } else { StatusCode::OK };
         let next = resource_version + 1;
@@ -146,6 +149,7 @@ impl Writer {
         let Verb::Create(object) = &write.verb else {
             return Err(ApiError::bad_request("the path must name an object"));
         };
+        write::check_identity(&write.kind, &write.namespace, "", object)?;
         if let Some(name) = write::text(object, "name") {
             return Ok(name.to_owned());
         }
