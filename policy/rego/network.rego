@@ -1,8 +1,9 @@
 # Who may connect where.
 #
 # data.policy    the policy file, normalised (one spelling for every value)
-# data.patterns  every host, glob and list of executables of the file as anchored regular
-#                expressions: {host: {…}, text: {…}, selector: {…}, binaries: {…}}
+# data.patterns  every wildcard and glob of the file as an anchored regular expression:
+#                {host: {…}, text: {…}, selector: {…}}
+# data.binaries  who may use each policy: {paths: […], patterns: […]}
 # input          {exec: {path, ancestors}, network: {host, port, address},
 #                 request: {method, path, query_params}}
 package openshell.sandbox
@@ -22,7 +23,12 @@ networks(endpoint) := object.get(endpoint, "allowed_ips", [])
 
 # An endpoint with a host covers the hosts of its pattern; one without covers every name (which has
 # to resolve into its networks) and every address in its networks.
-host_covered(endpoint) if regex.match(data.patterns.host[endpoint.host], input.network.host)
+host_covered(endpoint) if endpoint.host == input.network.host
+
+host_covered(endpoint) if {
+	contains(endpoint.host, "*")
+	regex.match(data.patterns.host[endpoint.host], input.network.host)
+}
 
 host_covered(endpoint) if {
 	not endpoint.host
@@ -37,11 +43,19 @@ host_covered(endpoint) if {
 }
 
 # An empty list of executables grants to any; else the process or one it descends from is listed.
-binary_granted(key) if count(data.patterns.binaries[key]) == 0
+binary_granted(key) if {
+	count(data.binaries[key].paths) == 0
+	count(data.binaries[key].patterns) == 0
+}
 
 binary_granted(key) if {
 	some path in array.concat([input.exec.path], input.exec.ancestors)
-	some pattern in data.patterns.binaries[key]
+	path in data.binaries[key].paths
+}
+
+binary_granted(key) if {
+	some path in array.concat([input.exec.path], input.exec.ancestors)
+	some pattern in data.binaries[key].patterns
 	regex.match(pattern, path)
 }
 

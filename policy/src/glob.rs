@@ -14,6 +14,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write as _;
+
 /// A compiled glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
@@ -117,7 +119,7 @@ impl Glob {
         let literal = |regex: &mut String, c: char| {
             if c.is_ascii() && !c.is_ascii_alphanumeric() {
                 // A numeric escape is right inside and outside of sets, whatever the character.
-                regex.push_str(&format!("\\x{{{:x}}}", c as u32));
+                let _ = write!(regex, "\\x{{{:x}}}", c as u32);
             } else {
                 regex.push(c);
             }
@@ -139,7 +141,7 @@ impl Glob {
                     }
                     class.push(']');
                     // Set difference: the class, but never the separator.
-                    regex.push_str(&if *slash { class } else { format!("[{class}--[/]]") });
+                    let _ = if *slash { write!(regex, "{class}") } else { write!(regex, "[{class}--[/]]") };
                 }
             }
         }

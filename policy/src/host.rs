@@ -175,8 +175,7 @@ fn parse_label(word: &str, first: bool, last: bool) -> Result<Label, HostError> 
         return Err(HostError::BadLabel(word.to_owned()));
     }
     match word {
-        "**" if first && last => Err(HostError::TooBroad),
-        "*" if first && last => Err(HostError::TooBroad),
+        "*" | "**" if first && last => Err(HostError::TooBroad),
         "**" if first => Ok(Label::Deep),
         "*" if !last => Ok(Label::One),
         _ if !word.contains('*') => Ok(Label::Literal(word.to_owned())),
@@ -233,9 +232,8 @@ fn wildcards_overlap(a: &[Label], b: &[Label]) -> bool {
     let mut right = b.iter().rev();
     loop {
         match (left.next(), right.next()) {
-            (None, None) => return true,
             // `**` takes at least one label: the other side must have one there, and may have more.
-            (Some(Label::Deep), Some(_)) | (Some(_), Some(Label::Deep)) => return true,
+            (None, None) | (Some(Label::Deep), Some(_)) | (Some(_), Some(Label::Deep)) => return true,
             (None, Some(_)) | (Some(_), None) => return false,
             (Some(x), Some(y)) => {
                 if !labels_overlap(x, y) {
@@ -257,13 +255,23 @@ fn labels_overlap(a: &Label, b: &Label) -> bool {
     }
 }
 
-/// Whether some word has both shapes.
+/// Whether some word has both shapes: `reached[j]` says whether the rest of `a` from the row at hand and
+/// the rest of `b` from `j` have a word in common. Filled from the ends, so that it is quadratic.
 fn shapes_overlap(a: &[u8], b: &[u8]) -> bool {
-    match (a.first(), b.first()) {
-        (None, None) => true,
-        (Some(b'*'), _) => shapes_overlap(&a[1..], b) || (!b.is_empty() && shapes_overlap(a, &b[1..])),
-        (_, Some(b'*')) => shapes_overlap(a, &b[1..]) || (!a.is_empty() && shapes_overlap(&a[1..], b)),
-        (Some(x), Some(y)) => x == y && shapes_overlap(&a[1..], &b[1..]),
-        (None, Some(_)) | (Some(_), None) => false,
+    let mut below = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let mut row = vec![false; b.len() + 1];
+        for j in (0..=b.len()).rev() {
+            row[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                // A star ends here, or takes one more character of the other side.
+                (Some(b'*'), other) => below[j] || (other.is_some() && row[j + 1]),
+                (other, Some(b'*')) => row[j + 1] || (other.is_some() && below[j]),
+                (Some(x), Some(y)) => x == y && below[j + 1],
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+        }
+        below = row;
     }
+    below[0]
 }

@@ -28,7 +28,7 @@ pub fn from_json(bytes: &[u8]) -> Result<Policy, PolicyError> {
 
 /// Parses and validates a policy from data (an object's `spec.policy`).
 pub fn from_value(value: &serde_json::Value) -> Result<Policy, PolicyError> {
-    bounded(serde_json::to_vec(value).map(|text| text.len()).unwrap_or(usize::MAX))?;
+    bounded(serde_json::to_vec(value).map_or(usize::MAX, |text| text.len()))?;
     from_node(&Node::from(value))
 }
 
@@ -75,10 +75,9 @@ fn only(finding: Finding) -> PolicyError {
 
 fn refusal(mut findings: Vec<Finding>) -> PolicyError {
     findings.sort_by_key(|f| (f.line, f.column));
-    let more = findings.len().saturating_sub(MAX_FINDINGS);
-    if more > 0 {
+    if findings.len() > MAX_FINDINGS {
         findings.truncate(MAX_FINDINGS);
-        findings.push(plain("more", format!("and {more} more; correct these first")));
+        findings.push(plain("more", "and more; correct these first".to_owned()));
     }
     PolicyError { findings }
 }

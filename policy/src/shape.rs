@@ -6,7 +6,7 @@
 
 use crate::Finding;
 use crate::document::{Node, Place, Value, path, shortened};
-use crate::limits::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_MIDDLEWARES, MAX_NAME, MAX_PATH, MAX_PATHS, MAX_POLICIES, MAX_TEXT};
+use crate::limits::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_FINDINGS, MAX_MIDDLEWARES, MAX_NAME, MAX_PATH, MAX_PATHS, MAX_POLICIES, MAX_TEXT};
 
 /// What may stand at a place.
 #[derive(Debug)]
@@ -248,6 +248,10 @@ pub(crate) struct Reader {
 
 impl Reader {
     fn refuse(&mut self, code: &'static str, path: &str, place: Option<Place>, message: String) {
+        // One more than is reported, so that it is known that there are more.
+        if self.findings.len() > MAX_FINDINGS {
+            return;
+        }
         let (line, column) = place.map(|p| (p.line, p.column)).unzip();
         self.findings.push(Finding { code, path: path.to_owned(), line, column, message });
     }
@@ -310,10 +314,10 @@ impl Reader {
                 let mut message = format!("has to be {}, not {}", shape.describe(), node.describe());
                 match (shape, &node.value) {
                     (Shape::Text { .. } | Shape::Word { .. } | Shape::Matcher, Value::Number(_) | Value::Flag(_)) => {
-                        message.push_str("; write it in quotes")
+                        message.push_str("; write it in quotes");
                     }
                     (Shape::Integer { .. }, Value::Text(text)) if text.parse::<i64>().is_ok() => {
-                        message.push_str("; write it without quotes")
+                        message.push_str("; write it without quotes");
                     }
                     (_, Value::Null) => message.push_str("; give a value or leave the key out"),
                     (Shape::List { .. }, _) => message.push_str("; write `[…]`, or one `- ` per line"),

@@ -75,6 +75,20 @@ fn the_largest_text_is_read_in_bounded_time() {
 }
 
 #[test]
+fn many_findings_are_bounded() {
+    let keys: String = (0..20_000).map(|i| format!("k{i}: 1\n")).collect();
+    let endpoints: String =
+        (0..900).map(|i| format!("{{host: a.b.example, port: 1, allowed_ips: [10.0.{}.{}]}},\n", i / 250, i % 250)).collect();
+    for text in [format!("version: 1\n{keys}"), format!("version: 1\nnetwork_policies: {{a: {{endpoints: [{endpoints}]}}}}\n")] {
+        let started = std::time::Instant::now();
+        let findings = from_yaml(&text).unwrap_err().findings;
+        assert_eq!((findings.len(), findings[100].code), (101, "more"));
+        assert!(findings[0].line.is_some());
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}
+
+#[test]
 fn json_has_places_too() {
     let findings = from_json(b"{\n  \"version\": 1,\n  \"landlok\": {}\n}").unwrap_err().findings;
     assert_eq!((findings[0].code, findings[0].line, findings[0].column), ("unknown-key", Some(3), Some(3)));

@@ -167,10 +167,11 @@ proptest! {
     #[test]
     fn index_and_rules_agree(policy in policy(), questions in questions()) {
         let engine = Engine::compile(&policy).unwrap();
+        let authority = engine.authority().unwrap();
         for question in questions {
-            let rules = engine.authority().connect(question.process(), &question.host, question.port).unwrap();
+            let rules = authority.connect(question.process(), &question.host, question.port).unwrap();
             prop_assert_eq!(engine.connect(question.process(), &question.host, question.port), rules);
-            let rules = engine.authority().request(question.process(), &question.host, question.port, question.facts()).unwrap();
+            let rules = authority.request(question.process(), &question.host, question.port, question.facts()).unwrap();
             prop_assert_eq!(question.ask(&engine), rules);
         }
     }

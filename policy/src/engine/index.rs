@@ -280,7 +280,7 @@ impl IndexedEndpoint {
         for rule in endpoint.rules.iter().flatten().filter_map(|r| r.allow.as_ref()) {
             allow.push(IndexedRule::compile(rule).map_err(|e| place(&e))?);
         }
-        let deny = endpoint.deny_rules.iter().flatten().map(|rule| IndexedRule::compile(rule));
+        let deny = endpoint.deny_rules.iter().flatten().map(IndexedRule::compile);
         Ok(Self {
             grant,
             exact_host: matches!(host, Some(HostPattern::Name(_) | HostPattern::Address(_))),

@@ -11,10 +11,11 @@
 //! ```
 //!
 //! The rules are the Rego modules in `policy/rego`; the policy file is their data. Asking them takes
-//! a millisecond and decisions have ten microseconds, so the index decides in their place, and is
-//! held to them: the differential tests compare every part of both answers over generated policies,
-//! and [`Engine::compile`] asks both about each endpoint of the very policy at hand and refuses
-//! a policy over which they differ.
+//! about a millisecond and decisions have ten microseconds, so the index decides in their place, and
+//! is held to them: the differential tests compare every part of both answers over generated
+//! policies, and [`Engine::verify`] compares them about the very policy at hand. Loading the rules
+//! takes ten milliseconds and several times the memory of the index, so an engine does not keep them:
+//! [`Engine::authority`] loads them for those who want to ask them.
 
 mod binaries;
 mod index;
@@ -42,8 +43,8 @@ pub struct Engine {
 struct Shared {
     policy: Policy,
     hash: PolicyHash,
+    binaries: Vec<Vec<String>>,
     index: index::Index,
-    authority: Authority,
 }
 
 impl Engine {
@@ -60,10 +61,7 @@ impl Engine {
         let policy = policy.normalized();
         let binaries = binaries::resolve(&policy, targets);
         let index = index::Index::build(&policy, &binaries)?;
-        let authority = Authority::load(&policy, &binaries)?;
-        let engine = Self { shared: Arc::new(Shared { hash: policy.hash(), policy, index, authority }) };
-        engine.check_against_authority()?;
-        Ok(engine)
+        Ok(Self { shared: Arc::new(Shared { hash: policy.hash(), policy, binaries, index }) })
     }
 
     /// The policy that was compiled.
@@ -76,9 +74,15 @@ impl Engine {
         &self.shared.hash
     }
 
-    /// The rules in Rego, which this engine's decisions equal. For proofs and explanations: slow.
-    pub fn authority(&self) -> &Authority {
-        &self.shared.authority
+    /// Loads the rules in Rego, which this engine's decisions equal. For proofs and explanations: slow.
+    pub fn authority(&self) -> Result<Authority, CompileError> {
+        Authority::load(&self.shared.policy, &self.shared.binaries)
+    }
+
+    /// Asks index and rules about endpoints of this very policy; an error means that this engine must
+    /// not decide. Takes tens of milliseconds: for the background, after the engine is in use.
+    pub fn verify(&self) -> Result<(), CompileError> {
+        self.authority()?.check(&self.shared.index)
     }
 
     /// May `process` open a connection to `host:port`? `host` is a name or an IP literal.

@@ -35,14 +35,16 @@ fn process(path: &str) -> Process<'_> {
 }
 
 fn engine(text: &str) -> Engine {
-    Engine::compile(&crate::from_yaml(text).unwrap()).unwrap()
+    let engine = Engine::compile(&crate::from_yaml(text).unwrap()).unwrap();
+    engine.verify().unwrap();
+    engine
 }
 
 fn request(engine: &Engine, method: &str, path: &str, query: &[(&str, &str)]) -> RequestDecision {
     let query: Vec<(String, String)> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let facts = RequestFacts { method, path, query: &query };
     let decision = engine.request(process("/usr/bin/git"), "api.forge.example", 443, facts);
-    assert_eq!(decision, engine.authority().request(process("/usr/bin/git"), "api.forge.example", 443, facts).unwrap());
+    assert_eq!(decision, engine.authority().unwrap().request(process("/usr/bin/git"), "api.forge.example", 443, facts).unwrap());
     decision
 }
 
@@ -51,7 +53,7 @@ fn connections_follow_host_port_and_binary() {
     let engine = engine(FORGE);
     let connect = |path: &str, host: &str, port| {
         let decision = engine.connect(process(path), host, port);
-        assert_eq!(decision, engine.authority().connect(process(path), host, port).unwrap());
+        assert_eq!(decision, engine.authority().unwrap().connect(process(path), host, port).unwrap());
         decision
     };
     let allowed = connect("/usr/bin/git", "api.FORGE.example", 443);
@@ -105,7 +107,7 @@ fn unset_enforcement_audits() {
     let facts = RequestFacts { method: "DELETE", path: "/simple/x", query: &[] };
     let decision = engine.request(process("/bin/sh"), "pypi.example", 443, facts);
     assert_eq!(decision.verdict, Verdict::Audit);
-    assert_eq!(decision, engine.authority().request(process("/bin/sh"), "pypi.example", 443, facts).unwrap());
+    assert_eq!(decision, engine.authority().unwrap().request(process("/bin/sh"), "pypi.example", 443, facts).unwrap());
 }
 
 #[test]

@@ -59,6 +59,13 @@ proptest! {
 }
 
 #[test]
+fn overlap_stays_cheap_on_hostile_patterns() {
+    let pattern = |last: &str| HostPattern::parse(&format!("{}{last}.example.com", "a*".repeat(30))).unwrap();
+    assert!(!pattern("x").overlaps(&pattern("y")));
+    assert!(pattern("x").overlaps(&pattern("x")));
+}
+
+#[test]
 fn hosts_have_one_spelling() {
     for (written, canonical) in [
         ("API.Example.COM", "api.example.com"),

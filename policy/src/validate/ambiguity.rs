@@ -38,6 +38,9 @@ pub(super) fn validate(policy: &Policy, report: &mut Report<'_>) {
         }
     }
     for (i, second) in candidates.iter().enumerate() {
+        if report.is_full() {
+            return;
+        }
         for first in &candidates[..i] {
             if first.overlaps(second)
                 && let Some((key, why)) = disagreement(first, second)

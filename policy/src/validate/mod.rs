@@ -11,7 +11,7 @@ mod unsupported;
 
 use crate::document::path;
 use crate::glob::Glob;
-use crate::limits::{MAX_ENDPOINTS, MAX_PATH};
+use crate::limits::{MAX_ENDPOINTS, MAX_FINDINGS, MAX_PATH};
 use crate::model::{Binary, NetworkPolicy, VERSION};
 use crate::{Finding, Policy, PolicyError};
 
@@ -42,9 +42,17 @@ pub(crate) struct Report<'r> {
 }
 
 impl Report<'_> {
-    /// Says what is wrong with the value itself.
+    /// Says what is wrong with the value itself. What is beyond the bound of findings is dropped.
     fn here(&mut self, code: &'static str, message: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         self.findings.push(Finding { code, path: self.path.clone(), line: None, column: None, message: message.into() });
+    }
+
+    /// One more than is reported, so that it is known that there are more.
+    fn is_full(&self) -> bool {
+        self.findings.len() > MAX_FINDINGS
     }
 
     /// Says what is wrong with one of its keys.

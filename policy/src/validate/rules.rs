@@ -13,7 +13,7 @@ pub(super) fn validate(endpoint: &Endpoint, report: &mut Report<'_>) {
             report.here(code, "allows nothing: add `access: read-only` (or read-write, full), or `rules`");
         }
         (None, Some(rules)) if rules.is_empty() => {
-            report.at("rules", "empty-rules", "is empty, which would allow nothing; add a rule or use `access`")
+            report.at("rules", "empty-rules", "is empty, which would allow nothing; add a rule or use `access`");
         }
         _ => {}
     }
