@@ -83,13 +83,22 @@ impl Is {
     }
 }
 
-/// A condition as it should stand now.
+/// Longest message, in bytes (`metav1.Condition` allows 32768 characters).
+const MAX_MESSAGE: usize = 32_768;
+
+/// A condition as it should stand now. A message that is too long is cut, so that a status is
+/// never refused for its length.
 pub fn condition(kind: &str, is: Is, reason: &str, message: impl Into<String>, generation: Option<i64>, now: Time) -> Condition {
+    let mut message = message.into();
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE - '…'.len_utf8()));
+        message.push('…');
+    }
     Condition {
         type_: kind.to_owned(),
         status: is.as_str().to_owned(),
         reason: reason.to_owned(),
-        message: message.into(),
+        message,
         observed_generation: generation,
         last_transition_time: now,
     }
@@ -98,20 +107,16 @@ pub fn condition(kind: &str, is: Is, reason: &str, message: impl Into<String>, g
 /// Puts `next` into `list`: keeps the transition time unless the status changed, and says
 /// whether anything changed at all (so that a status is written only when it did).
 pub fn set(list: &mut Vec<Condition>, mut next: Condition) -> bool {
-    match list.iter_mut().find(|c| c.type_ == next.type_) {
-        Some(old) => {
-            if old.status == next.status {
-                next.last_transition_time = old.last_transition_time.clone();
-            }
-            let changed = *old != next;
-            *old = next;
-            changed
-        }
-        None => {
-            list.push(next);
-            true
-        }
+    let Some(old) = list.iter_mut().find(|c| c.type_ == next.type_) else {
+        list.push(next);
+        return true;
+    };
+    if old.status == next.status {
+        next.last_transition_time = old.last_transition_time.clone();
     }
+    let changed = *old != next;
+    *old = next;
+    changed
 }
 
 /// Takes a condition away; says whether it was there.
@@ -129,4 +134,34 @@ pub fn find<'a>(list: &'a [Condition], kind: &str) -> Option<&'a Condition> {
 /// Whether the condition is there and `True`.
 pub fn is_true(list: &[Condition], kind: &str) -> bool {
     find(list, kind).is_some_and(|c| c.status == Is::True.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Is, READY, condition, is_true, remove, set};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap_or_default())
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_alone() {
+        let mut list = Vec::new();
+        assert!(set(&mut list, condition(READY, Is::False, "Starting", "", Some(1), at(1))));
+        assert!(!set(&mut list, condition(READY, Is::False, "Starting", "", Some(1), at(2))), "nothing changed");
+        assert!(set(&mut list, condition(READY, Is::False, "Waiting", "", Some(1), at(3))));
+        assert_eq!(list[0].last_transition_time, at(1));
+        assert!(set(&mut list, condition(READY, Is::True, "Ready", "", Some(1), at(4))));
+        assert_eq!(list[0].last_transition_time, at(4));
+        assert!(is_true(&list, READY));
+        assert!(remove(&mut list, READY) && !remove(&mut list, READY));
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let long = condition(READY, Is::False, "X", "ä".repeat(40_000), None, at(0));
+        assert!(long.message.len() <= 32_768 && long.message.ends_with('…'));
+    }
 }

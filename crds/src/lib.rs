@@ -11,6 +11,8 @@
 //! | `Provider` | `osprov` | [`provider`] |
 //! | `OpenShellSandbox` | `ossb` | [`sandbox`] |
 #![forbid(unsafe_code)]
+// Several `printcolumn` of one kind have keys in common; the lint takes them for one attribute.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod cases;
 pub mod conditions;

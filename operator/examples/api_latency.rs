@@ -24,8 +24,8 @@ fn report(what: &str, mut times: Vec<Duration>) {
     println!("{what:<36} p50 {:>6} us   p99 {:>6} us   n {}", at(50), at(99), times.len());
 }
 
-fn sandbox(name: String) -> OpenShellSandbox {
-    OpenShellSandbox::new(&name, OpenShellSandboxSpec { command: vec!["true".into()], ..OpenShellSandboxSpec::default() })
+fn sandbox(name: &str) -> OpenShellSandbox {
+    OpenShellSandbox::new(name, OpenShellSandboxSpec { command: vec!["true".into()], ..OpenShellSandboxSpec::default() })
 }
 
 #[tokio::main]
@@ -40,7 +40,7 @@ async fn main() {
     let mut gets = Vec::new();
     let mut patches = Vec::new();
     for index in 0..COUNT {
-        let object = sandbox(format!("plain-{index}"));
+        let object = sandbox(&format!("plain-{index}"));
         let start = Instant::now();
         api.create(&PostParams::default(), &object).await.unwrap();
         creates.push(start.elapsed());
@@ -79,7 +79,7 @@ async fn main() {
     for index in 0..COUNT {
         let name = format!("watched-{index}");
         let start = Instant::now();
-        api.create(&PostParams::default(), &sandbox(name.clone())).await.unwrap();
+        api.create(&PostParams::default(), &sandbox(&name)).await.unwrap();
         while api.get(&name).await.unwrap().status.is_none() {
             tokio::time::sleep(Duration::from_micros(50)).await;
         }

@@ -41,6 +41,14 @@ pub(crate) fn serve(path: &[&str], accept: &str, kinds: &Kinds) -> Option<(&'sta
     Some((JSON, document(&value)))
 }
 
+/// Whether one of the accepted forms is the aggregated document, version 2.
+fn wants_aggregated(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let has = |wanted: &str| range.split(';').any(|part| part.trim() == wanted);
+        has("as=APIGroupDiscoveryList") && has("g=apidiscovery.k8s.io") && has("v=v2")
+    })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Legacy {
     Core,
@@ -83,11 +91,11 @@ fn resources(group: &str, version: &str, kinds: &Kinds) -> Option<Value> {
     let mut list = Vec::new();
     for kind in kinds.iter().filter(|k| k.group == group && k.version == version) {
         list.push(json!({
-            "name": kind.plural, "singularName": kind.singular, "namespaced": true, "kind": kind.kind,
+            "name": kind.plural, "singularName": kind.singular, "namespaced": true, "kind": kind.name,
             "verbs": VERBS, "shortNames": kind.short_names, "categories": kind.categories,
         }));
         if kind.has_status {
-            list.push(json!({ "name": format!("{}/status", kind.plural), "singularName": "", "namespaced": true, "kind": kind.kind, "verbs": STATUS_VERBS }));
+            list.push(json!({ "name": format!("{}/status", kind.plural), "singularName": "", "namespaced": true, "kind": kind.name, "verbs": STATUS_VERBS }));
         }
     }
     if list.is_empty() {
@@ -120,7 +128,7 @@ fn discovery(kinds: &Kinds, legacy: Legacy) -> Value {
 }
 
 fn discovered(kind: &Kind) -> Value {
-    let response = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
+    let response = json!({ "group": kind.group, "version": kind.version, "kind": kind.name });
     let mut resource = json!({
         "resource": kind.plural, "responseKind": response, "scope": "Namespaced", "singularResource": kind.singular,
         "verbs": VERBS, "shortNames": kind.short_names, "categories": kind.categories,
@@ -137,8 +145,8 @@ fn openapi(group: &str, version: &str, kinds: &Kinds) -> Option<Value> {
     let mut paths = serde_json::Map::new();
     for kind in kinds.iter().filter(|k| k.group == group && k.version == version) {
         let reversed: Vec<&str> = if group.is_empty() { vec!["io", "k8s", "api", "core"] } else { group.split('.').rev().collect() };
-        let name = format!("{}.{}.{}", reversed.join("."), version, kind.kind);
-        let gvk = json!([{ "group": group, "version": version, "kind": kind.kind }]);
+        let name = format!("{}.{}.{}", reversed.join("."), version, kind.name);
+        let gvk = json!([{ "group": group, "version": version, "kind": kind.name }]);
         let mut schema = kind.rules.schema().clone();
         schema["x-kubernetes-group-version-kind"] = gvk.clone();
         schemas.insert(name.clone(), schema);

@@ -115,7 +115,7 @@ impl ApiError {
     }
 
     fn about(mut self, kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let mut details = json!({ "name": name, "group": kind.group, "kind": if causes.is_empty() { &kind.plural } else { &kind.kind } });
+        let mut details = json!({ "name": name, "group": kind.group, "kind": if causes.is_empty() { &kind.plural } else { &kind.name } });
         if !causes.is_empty() {
             details["causes"] = causes
                 .iter()
@@ -173,7 +173,7 @@ impl ApiError {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let kind_name = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        let kind_name = if kind.group.is_empty() { kind.name.clone() } else { format!("{}.{}", kind.name, kind.group) };
         let message = format!("{kind_name} {name:?} is invalid: {list}");
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name, causes)
     }
@@ -183,7 +183,7 @@ impl ApiError {
         let list: Vec<String> = fields.iter().take(limits::MAX_CAUSES).map(|f| format!("unknown field {f:?}")).collect();
         Self::bad_request(format!(
             "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
-            kind.kind,
+            kind.name,
             kind.version,
             list.join(", ")
         ))

@@ -4,10 +4,10 @@
 //! stand core `v1 Secret` (values sealed, write-only) and `apps/v1 ControllerRevision` (policy
 //! history). Nothing else is stored: `events.k8s.io` answers 404, which event recorders survive.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::validate::Rules;
 
@@ -33,7 +33,8 @@ pub struct Kind {
     /// API group; empty for the core.
     pub(crate) group: String,
     pub(crate) version: String,
-    pub(crate) kind: String,
+    /// The kind's own name (`Policy`).
+    pub(crate) name: String,
     pub(crate) plural: String,
     pub(crate) singular: String,
     pub(crate) short_names: Vec<String>,
@@ -84,7 +85,17 @@ pub struct DefinitionError {
 }
 
 impl Kinds {
-    /// The kinds of this binary.
+    /// The kinds of this binary, compiled once in a process.
+    pub(crate) fn shared() -> Result<Arc<Self>, DefinitionError> {
+        static KINDS: OnceLock<Arc<Kinds>> = OnceLock::new();
+        if let Some(kinds) = KINDS.get() {
+            return Ok(kinds.clone());
+        }
+        let kinds = Arc::new(Self::new()?);
+        Ok(KINDS.get_or_init(|| kinds).clone())
+    }
+
+    /// Compiles the kinds of this binary.
     pub(crate) fn new() -> Result<Self, DefinitionError> {
         let mut kinds = Vec::new();
         for definition in openshell_crds::all() {
@@ -108,7 +119,7 @@ impl Kinds {
     }
 
     pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.0.iter().find(|k| k.kind == kind && k.api_version() == api_version)
+        self.0.iter().find(|k| k.name == kind && k.api_version() == api_version)
     }
 
     pub(crate) fn by_qualified(&self, qualified: &str) -> Option<&Arc<Kind>> {
@@ -128,7 +139,7 @@ fn custom(id: KindId, definition: &CustomResourceDefinition) -> Result<Kind, Def
         family: Family::Custom,
         group: spec.group.clone(),
         version: version.name.clone(),
-        kind: spec.names.kind.clone(),
+        name: spec.names.kind.clone(),
         plural: spec.names.plural.clone(),
         singular: spec.names.singular.clone().unwrap_or_else(|| spec.names.kind.to_lowercase()),
         short_names: spec.names.short_names.clone().unwrap_or_default(),
@@ -163,7 +174,7 @@ fn secret(id: KindId) -> Result<Kind, DefinitionError> {
         family: Family::Secret,
         group: String::new(),
         version: "v1".into(),
-        kind: "Secret".into(),
+        name: "Secret".into(),
         plural: "secrets".into(),
         singular: "secret".into(),
         short_names: Vec::new(),
@@ -189,7 +200,7 @@ fn revision(id: KindId) -> Result<Kind, DefinitionError> {
         family: Family::Revision,
         group: "apps".into(),
         version: "v1".into(),
-        kind: "ControllerRevision".into(),
+        name: "ControllerRevision".into(),
         plural: "controllerrevisions".into(),
         singular: "controllerrevision".into(),
         short_names: Vec::new(),
@@ -206,9 +217,4 @@ fn column(name: &str, path: &str) -> Column {
 
 fn age() -> Column {
     Column { type_: "date".into(), ..column("Age", ".metadata.creationTimestamp") }
-}
-
-/// The value at a path of object keys.
-pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |v, key| v.get(key))
 }

@@ -23,9 +23,9 @@ pub const WATCH_BATCH: usize = 256;
 /// Watches at a time.
 pub const WATCHES: usize = 4096;
 /// How long a watch lasts when the client does not say.
-pub const WATCH_DEFAULT: Duration = Duration::from_secs(30 * 60);
+pub const WATCH_DEFAULT: Duration = Duration::from_mins(30);
 /// How long a watch lasts at most.
-pub const WATCH_MAX: Duration = Duration::from_secs(60 * 60);
+pub const WATCH_MAX: Duration = Duration::from_hours(1);
 /// A watch that asked for bookmarks gets one this often.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long SQLite waits for another connection's write.

@@ -110,7 +110,7 @@ impl Page {
         let size: usize = self.items.iter().map(|(_, s)| s.bytes.len() + 1).sum();
         let mut out = Vec::with_capacity(size + 256);
         let head =
-            json!({ "apiVersion": kind.api_version(), "kind": format!("{}List", kind.kind), "metadata": self.metadata() }).to_string();
+            json!({ "apiVersion": kind.api_version(), "kind": format!("{}List", kind.name), "metadata": self.metadata() }).to_string();
         out.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
         out.extend_from_slice(b",\"items\":[");
         for (index, (_, stored)) in self.items.iter().enumerate() {

@@ -33,6 +33,7 @@ mod secrets;
 mod selector;
 mod service;
 mod store;
+mod table;
 mod validate;
 mod watch;
 mod write;
@@ -136,7 +137,7 @@ impl LocalApi {
 
     /// [`LocalApi::open`] with other bounds.
     pub async fn open_with(db: &Path, seal_key: &Path, options: Options) -> Result<Self, OpenError> {
-        let kinds = Kinds::new()?;
+        let kinds = Kinds::shared()?;
         let (database, loaded) = Database::open(db, seal_key, options.pages, &kinds).await?;
         let version = tokio::sync::watch::Sender::new(loaded.resource_version);
         let state = RwLock::new(State::new(loaded.resource_version, loaded.objects, options.ring));

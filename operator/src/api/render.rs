@@ -1,4 +1,4 @@
-//! How objects are shown: whole, or only their metadata.
+//! How objects are shown: whole, only their metadata, or as a table.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::kinds::Kind;
 use super::list::Page;
 use super::store::state::Stored;
+use super::table;
 
 /// The form that the client asked for in `Accept`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(crate) enum View {
     Object,
     /// `meta.k8s.io/v1 PartialObjectMetadata`.
     Metadata,
+    /// `meta.k8s.io/v1 Table`.
+    Table,
 }
 
 impl View {
@@ -29,6 +32,7 @@ impl View {
             for part in parts {
                 match part.split_once('=') {
                     Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => form = Some(Self::Metadata),
+                    Some(("as", "Table")) => form = Some(Self::Table),
                     Some(("as", _)) => other = true,
                     Some(("g", group)) => other |= group != "meta.k8s.io",
                     Some(("v", version)) => other |= version != "v1",
@@ -42,13 +46,16 @@ impl View {
 
     /// One object.
     pub(crate) fn object(self, kind: &Kind, bytes: &Bytes) -> Bytes {
-        match self {
-            Self::Object => bytes.clone(),
-            Self::Metadata => match serde_json::from_slice::<Value>(bytes) {
-                // A `Status` (the answer to a deletion) stays what it is.
-                Ok(value) if value.get("kind").and_then(Value::as_str) == Some(&kind.kind) => Bytes::from(partial(&value).to_string()),
-                _ => bytes.clone(),
-            },
+        if self == Self::Object {
+            return bytes.clone();
+        }
+        match serde_json::from_slice::<Value>(bytes) {
+            // A `Status` (the answer to a deletion) stays what it is.
+            Ok(value) if value.get("kind").and_then(Value::as_str) == Some(&kind.name) => {
+                let shown = if self == Self::Metadata { partial(&value) } else { table::table(kind, &metadata(&value), [value]) };
+                Bytes::from(shown.to_string())
+            }
+            _ => bytes.clone(),
         }
     }
 
@@ -57,10 +64,11 @@ impl View {
     }
 
     /// A bookmark's object.
-    pub(crate) fn bookmark(self, kind: &Kind, metadata: Value) -> Value {
+    pub(crate) fn bookmark(self, kind: &Kind, metadata: &Value) -> Value {
         match self {
-            Self::Object => json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata }),
+            Self::Object => json!({ "apiVersion": kind.api_version(), "kind": kind.name, "metadata": metadata }),
             Self::Metadata => json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata }),
+            Self::Table => table::table(kind, metadata, []),
         }
     }
 
@@ -68,6 +76,7 @@ impl View {
     pub(crate) fn list(self, kind: &Kind, page: &Page) -> Bytes {
         match self {
             Self::Object => page.render(kind),
+            Self::Table => Bytes::from(table::of_page(kind, page).to_string()),
             Self::Metadata => {
                 let items: Vec<Value> =
                     page.items.iter().filter_map(|(_, s)| serde_json::from_slice(&s.bytes).ok()).map(|v: Value| partial(&v)).collect();
@@ -79,6 +88,11 @@ impl View {
             }
         }
     }
+}
+
+/// Of a list of one.
+fn metadata(object: &Value) -> Value {
+    json!({ "resourceVersion": object["metadata"]["resourceVersion"] })
 }
 
 fn partial(object: &Value) -> Value {

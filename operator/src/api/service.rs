@@ -99,12 +99,12 @@ impl Inner {
             ("POST", Target::Collection { kind, namespace }) => {
                 let namespace = namespace.ok_or_else(ApiError::method_not_allowed)?;
                 let object = body::object(&body::read(body).await?)?;
-                let write = self.new_write(&kind, namespace, String::new(), Verb::Create(object), &query, headers);
+                let write = new_write(&kind, namespace, String::new(), Verb::Create(object), &query, headers);
                 self.answer(&kind, write, view).await
             }
             ("PUT", Target::Object { kind, namespace, name, part }) => {
                 let object = body::object(&body::read(body).await?)?;
-                let write = self.new_write(&kind, namespace, name, Verb::Replace(object, part), &query, headers);
+                let write = new_write(&kind, namespace, name, Verb::Replace(object, part), &query, headers);
                 self.answer(&kind, write, view).await
             }
             ("PATCH", Target::Object { kind, namespace, name, part }) => {
@@ -119,12 +119,12 @@ impl Inner {
                     }
                     _ => {}
                 }
-                let write = self.new_write(&kind, namespace, name, Verb::Patch(patch, part), &query, headers);
+                let write = new_write(&kind, namespace, name, Verb::Patch(patch, part), &query, headers);
                 self.answer(&kind, write, view).await
             }
             ("DELETE", Target::Object { kind, namespace, name, part: Part::Main }) => {
                 let (deletion, persist) = request::deletion(&body::read(body).await?, &query)?;
-                let mut write = self.new_write(&kind, namespace, name, Verb::Delete(deletion), &query, headers);
+                let mut write = new_write(&kind, namespace, name, Verb::Delete(deletion), &query, headers);
                 write.persist = persist;
                 self.answer(&kind, write, view).await
             }
@@ -150,15 +150,6 @@ impl Inner {
         let permit = self.watches.enter()?;
         let watch = Watch::start(&self.core, kind, scope, query, view, self.shutdown.clone(), permit)?;
         Ok(response(StatusCode::OK, "application/json", StreamBody::new(watch.into_stream()).boxed_unsync()))
-    }
-
-    fn new_write(&self, kind: &Arc<Kind>, namespace: String, name: String, verb: Verb, query: &Query, headers: &HeaderMap) -> Write {
-        let agent = || {
-            let agent = header(headers, &USER_AGENT).unwrap_or("unknown");
-            agent.split(['/', ' ']).next().unwrap_or("unknown").chars().take(128).collect()
-        };
-        let manager = query.manager.clone().unwrap_or_else(agent);
-        Write { kind: kind.clone(), namespace, name, verb, manager, persist: query.persist }
     }
 
     async fn answer(&self, kind: &Kind, write: Write, view: View) -> Result<Response<ApiBody>, ApiError> {
@@ -196,6 +187,15 @@ impl Inner {
         }
         Ok(whole(StatusCode::OK, view.list(kind, &page)))
     }
+}
+
+fn new_write(kind: &Arc<Kind>, namespace: String, name: String, verb: Verb, query: &Query, headers: &HeaderMap) -> Write {
+    let agent = || {
+        let agent = header(headers, &USER_AGENT).unwrap_or("unknown");
+        agent.split(['/', ' ']).next().unwrap_or("unknown").chars().take(128).collect()
+    };
+    let manager = query.manager.clone().unwrap_or_else(agent);
+    Write { kind: kind.clone(), namespace, name, verb, manager, persist: query.persist }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {

@@ -149,7 +149,7 @@ impl Watch {
         if annotations.as_object().is_some_and(|a| !a.is_empty()) {
             metadata["annotations"] = annotations.clone();
         }
-        let object = self.view.bookmark(&self.kind, metadata);
+        let object = self.view.bookmark(&self.kind, &metadata);
         Bytes::from(format!("{}\n", json!({ "type": "BOOKMARK", "object": object })))
     }
 

@@ -167,10 +167,10 @@ pub(crate) fn check_identity(kind: &Kind, namespace: &str, name: &str, object: &
     else {
         return Err(ApiError::bad_request("the body must have apiVersion and kind"));
     };
-    if api_version != kind.api_version() || kind_name != kind.kind {
+    if api_version != kind.api_version() || kind_name != kind.name {
         return Err(ApiError::bad_request(format!(
             "the object is a {kind_name} of {api_version}, and the path is for a {} of {}",
-            kind.kind,
+            kind.name,
             kind.api_version()
         )));
     }

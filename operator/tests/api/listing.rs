@@ -115,3 +115,47 @@ async fn metadata_alone_and_every_namespace() {
     assert_eq!(metadata.items.len(), 2);
     assert_eq!(store.sandboxes().get_metadata("s01").await.unwrap().labels()["parity"], "odd");
 }
+
+#[tokio::test]
+async fn tables_have_the_columns_of_the_definition() {
+    let store = Store::new().await;
+    filled(&store, 1).await;
+    let request = |path: &str, accept: &str| http::Request::get(path).header("accept", accept).body(String::new()).unwrap();
+    let path = "/apis/openshell.ai/v1alpha1/namespaces/openshell/openshellsandboxes";
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+    for path in [path.to_owned(), format!("{path}/s00")] {
+        let (code, table) = crate::common::send(&store.api, request(&path, accept)).await;
+        assert_eq!((code.as_u16(), table["kind"].as_str()), (200, Some("Table")));
+        let columns: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        assert_eq!(columns, ["Name", "Phase", "Ready", "Reason", "Policy", "Enforcement", "Age"]);
+        assert_eq!(table["rows"][0]["cells"][0], "s00");
+        assert!(table["rows"][0]["cells"][6].as_str().unwrap().ends_with('s'), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn discovery_tells_what_is_served() {
+    let store = Store::new().await;
+    for aggregated in [false, true] {
+        let discovery = kube::Discovery::new(store.client());
+        let discovery = if aggregated { discovery.run_aggregated().await } else { discovery.run().await }.unwrap();
+        for (group, kind) in
+            [("openshell.ai", "OpenShellSandbox"), ("openshell.ai", "Policy"), ("", "Secret"), ("apps", "ControllerRevision")]
+        {
+            let group = discovery.get(group).unwrap_or_else(|| {
+                panic!(
+                    "{group}, aggregated: {aggregated}: {:?}",
+                    discovery.groups().map(kube::discovery::ApiGroup::name).collect::<Vec<_>>()
+                )
+            });
+            let (resource, capabilities) = group.recommended_kind(kind).unwrap_or_else(|| panic!("{kind}"));
+            assert!(capabilities.supports_operation(kube::discovery::verbs::WATCH), "{resource:?}");
+        }
+    }
+    assert_eq!(store.client().apiserver_version().await.unwrap().major, "1");
+    for path in ["/openapi/v3", "/openapi/v3/apis/openshell.ai/v1alpha1", "/openapi/v3/api/v1"] {
+        let (code, document) = crate::common::send(&store.api, http::Request::get(path).body(String::new()).unwrap()).await;
+        assert_eq!(code, 200, "{path}");
+        assert!(document["paths"].is_object(), "{path}");
+    }
+}

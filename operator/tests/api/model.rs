@@ -1,6 +1,7 @@
 //! A random sequence of operations gives what a simple model gives, restarts included.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::ResourceExt as _;
@@ -69,12 +70,13 @@ async fn run(operations: Vec<Operation>) {
             Operation::Create(n) => {
                 let name = format!("s{n}");
                 let result = api.create(&PostParams::default(), &sandbox(&name)).await;
-                if model.contains_key(&name) {
-                    assert_eq!(crate::common::refused(result).reason, "AlreadyExists");
-                } else {
-                    version += 1;
-                    model.insert(name, Model { generation: 1, version, ..Model::default() });
-                    result.unwrap();
+                match model.entry(name) {
+                    Entry::Occupied(_) => assert_eq!(crate::common::refused(result).reason, "AlreadyExists"),
+                    Entry::Vacant(place) => {
+                        version += 1;
+                        place.insert(Model { generation: 1, version, ..Model::default() });
+                        result.unwrap();
+                    }
                 }
             }
             Operation::Suspend(n, suspend) => {

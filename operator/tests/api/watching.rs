@@ -222,7 +222,8 @@ async fn metadata_watches_show_metadata() {
     let mut object = sandbox("a");
     object.metadata.labels = Some(BTreeMap::from([("k".to_owned(), "v".to_owned())]));
     api.create(&PostParams::default(), &object).await.unwrap();
-    let stream = kube::runtime::metadata_watcher(api, watcher::Config::default()).applied_objects();
+    let metadata: kube::Api<kube::core::PartialObjectMeta<OpenShellSandbox>> = kube::Api::default_namespaced(store.client());
+    let stream = watcher(metadata, watcher::Config::default()).applied_objects();
     let found = within(Box::pin(stream).try_next()).await.unwrap().unwrap();
     assert_eq!(found.labels()["k"], "v");
 }

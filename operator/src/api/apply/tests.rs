@@ -8,13 +8,13 @@ use crate::api::store::state::Change;
 use crate::api::write::{self, Clock, Part, Persist, Planned, Verb, Write};
 
 struct Object {
-    kinds: Kinds,
+    kinds: std::sync::Arc<Kinds>,
     now: Option<Value>,
 }
 
 impl Object {
     fn new() -> Self {
-        Self { kinds: Kinds::new().unwrap(), now: None }
+        Self { kinds: Kinds::shared().unwrap(), now: None }
     }
 
     fn write(&mut self, manager: &str, verb: Verb) -> Result<(), String> {
@@ -52,7 +52,7 @@ impl Object {
 
 #[test]
 fn fields_are_written_as_kubernetes_writes_them() {
-    let kinds = Kinds::new().unwrap();
+    let kinds = Kinds::shared().unwrap();
     let schema = kinds.by_plural("openshell.ai", "v1alpha1", "openshellsandboxes").unwrap().rules.schema();
     let object = json!({ "spec": { "command": ["a", "b"], "env": [{ "name": "A", "value": "1" }], "policy": { "x": { "y": [1] } } } });
     let fields = Fields::of(Some(schema), &object);

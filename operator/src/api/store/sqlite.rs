@@ -71,7 +71,7 @@ pub enum OpenError {
 }
 
 /// Schema changes in order; the index is the version that it starts from.
-const MIGRATIONS: &[&[&'static str]] = &[&[
+const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE TABLE objects (kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, namespace, name)) STRICT",
     "CREATE TABLE secret_values (uid TEXT NOT NULL, key TEXT NOT NULL, nonce BLOB NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (uid, key)) STRICT, WITHOUT ROWID",
     "CREATE TABLE resource_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL) STRICT",

@@ -18,9 +18,12 @@ use crate::api::kinds::{Kind, Kinds};
 use crate::api::limits;
 use crate::api::write::{self, Clock, Persist, Planned, Verb, Write};
 
+/// Alphabet of generated names: it spells no words (apimachinery's).
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
 /// What readers share with the writer.
 pub(crate) struct Core {
-    pub(crate) kinds: Kinds,
+    pub(crate) kinds: Arc<Kinds>,
     pub(crate) state: RwLock<State>,
     /// The newest version; watches wait on it.
     pub(crate) version: watch::Sender<u64>,
@@ -157,8 +160,7 @@ impl Writer {
             let cause = Cause::required("metadata.name", "name or generateName is required");
             return Err(ApiError::invalid(&write.kind, "", &[cause]));
         };
-        // Five characters after at most 58, of an alphabet that spells no words (apimachinery's).
-        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        // Five characters are added, and a name may be a label of 63.
         let prefix: String = prefix.chars().take(58).collect();
         let mut random = rand::rng();
         for _ in 0..limits::GENERATE_NAME_ATTEMPTS {

@@ -82,8 +82,8 @@ fn first_error(schema: &CompiledSchema) -> Option<String> {
     if let Some(error) = schema.compilation_errors().first() {
         return Some(error.to_string());
     }
-    let inner = schema.properties.values().chain(schema.items.as_deref()).chain(schema.additional_properties.as_deref());
-    inner.filter_map(first_error).next()
+    let mut inner = schema.properties.values().chain(schema.items.as_deref()).chain(schema.additional_properties.as_deref());
+    inner.find_map(first_error)
 }
 
 /// The type of the field at a path, for the message.

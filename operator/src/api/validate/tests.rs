@@ -8,7 +8,7 @@ fn sandbox(spec: &Value) -> Value {
 }
 
 fn check(spec: &Value, before: Option<&Value>) -> Vec<String> {
-    let kinds = Kinds::new().unwrap();
+    let kinds = Kinds::shared().unwrap();
     let rules: &Rules = &kinds.by_plural("openshell.ai", "v1alpha1", "openshellsandboxes").unwrap().rules;
     let mut object = sandbox(spec);
     rules.default(&mut object);

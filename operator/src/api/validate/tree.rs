@@ -41,7 +41,9 @@ pub(crate) fn default(schema: &Value, value: &mut Value) {
         }
         Value::Array(list) => {
             if let Some(items) = schema.get("items") {
-                list.iter_mut().for_each(|item| default(items, item));
+                for item in list {
+                    default(items, item);
+                }
             }
         }
         _ => {}
