@@ -19,7 +19,6 @@ pub mod driver;
 mod failpoint;
 pub mod limits;
 pub mod reconcile;
-
 pub mod revisions;
 
 /// Namespace of every local object.

@@ -10,8 +10,8 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -35,6 +35,9 @@ where
 {
     store: Store<Guarded<K>>,
     changes: broadcast::Sender<Changed>,
+    /// Whether everything that is there has been seen once. The store has a flag of its own, but
+    /// that one wakes only the last of those who wait for it.
+    seen: watch::Receiver<bool>,
     namespace: String,
 }
 
@@ -47,6 +50,7 @@ where
         let (store, mut writer) = reflector::store();
         let (changes, _) = broadcast::channel(limits::EVENT_BUFFER);
         let namespace = api.namespace().unwrap_or_default().to_owned();
+        let (now_seen, seen) = watch::channel(false);
         let (tell, until) = (changes.clone(), shutdown.clone());
         tokio::spawn(async move {
             let mut events = watcher(api, watcher::Config::default()).default_backoff().take_until(until.cancelled_owned()).boxed();
@@ -65,11 +69,14 @@ where
                     watcher::Event::InitDone => Changed::All,
                     watcher::Event::Init | watcher::Event::InitApply(_) => continue,
                 };
+                if changed == Changed::All {
+                    now_seen.send_replace(true);
+                }
                 // Nobody listens: nobody needs to know.
                 let _ = tell.send(changed);
             }
         });
-        Self { store, changes, namespace }
+        Self { store, changes, seen, namespace }
     }
 
     /// The objects as last seen.
@@ -89,19 +96,21 @@ where
 
     /// Waits until everything that is there has been seen once.
     pub(super) async fn ready(&self) {
-        // The writer goes only at shutdown, which ends whoever waits here as well.
-        let _ = self.store.wait_until_ready().await;
+        // The watch goes only at shutdown, which ends whoever waits here as well.
+        let _ = self.seen.clone().wait_for(|seen| *seen).await;
     }
 
-    /// Every change from now on.
+    /// Everything that is there now, and every change from now on.
     pub(super) fn changes(&self) -> impl Stream<Item = Changed> + Send + 'static {
-        stream::unfold(self.changes.subscribe(), |mut changes| async move {
+        // Subscribed first: what has been seen before is in the store, the rest will be told.
+        let later = stream::unfold(self.changes.subscribe(), |mut changes| async move {
             match changes.recv().await {
                 Ok(changed) => Some((changed, changes)),
                 Err(RecvError::Lagged(_)) => Some((Changed::All, changes)),
                 Err(RecvError::Closed) => None,
             }
-        })
+        });
+        stream::once(std::future::ready(Changed::All)).chain(later)
     }
 
     /// The objects of this kind that change, to reconcile them.

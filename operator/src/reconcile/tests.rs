@@ -1,1 +1,455 @@
+//! The plan's properties, against a world that moves and a process that dies between actions.
 
+use std::sync::LazyLock;
+
+use jiff::{SignedDuration, Timestamp};
+use openshell_crds::conditions::{self, is_true};
+use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, PolicyInForce, SessionStatus};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
+use proptest::prelude::*;
+
+use super::*;
+use crate::blueprint::compose;
+use crate::driver::Retry;
+use crate::limits;
+
+/// Composed once: the properties ask for it a million times.
+fn blueprint() -> SandboxBlueprint {
+    static BLUEPRINT: LazyLock<SandboxBlueprint> = LazyLock::new(composed);
+    BLUEPRINT.clone()
+}
+
+fn composed() -> SandboxBlueprint {
+    let mut sandbox = OpenShellSandbox::new("demo", OpenShellSandboxSpec { command: vec!["agent".into()], ..Default::default() });
+    sandbox.metadata.uid = Some("u".into());
+    compose(&sandbox, &OpenShellGateway::new("local", Default::default()), &[], &[]).unwrap()
+}
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// What someone may want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Suspend,
+    Refused,
+    Remove,
+}
+
+impl Wish {
+    fn desired(self) -> Desired {
+        let intent = match self {
+            Self::Run => Intent::Run(Box::new(blueprint())),
+            Self::Suspend => Intent::Suspend,
+            Self::Refused => Intent::Refused(Refusal { reason: "PolicyRefused".into(), message: "no".into() }),
+            Self::Remove => Intent::Remove,
+        };
+        Desired { generation: 1, intent }
+    }
+}
+
+/// What can happen by itself.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A started supervisor identifies itself.
+    Identified,
+    /// Its session comes up, with a policy that is acknowledged.
+    Connected,
+    Disconnected,
+    /// The supervisor refused its first policy.
+    PolicyRejected,
+    MainExited(i32),
+    /// The supervisor dies.
+    Died,
+    /// What was stopping has stopped.
+    Stopped,
+    /// The machine is restarted.
+    Rebooted,
+    Minutes(i64),
+}
+
+/// A world with one sandbox.
+#[derive(Clone, Debug)]
+struct World {
+    now: Timestamp,
+    exists: bool,
+    hold: Hold,
+    workload: WorkloadState,
+    /// Whether a stopping workload is removed in the end.
+    removing: bool,
+    /// Whether the driver holds anything on disk.
+    directory: bool,
+    status: OpenShellSandboxStatus,
+    starts: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: start(),
+            exists: true,
+            hold: Hold::Free,
+            workload: WorkloadState::Absent,
+            removing: false,
+            directory: false,
+            status: OpenShellSandboxStatus::default(),
+            starts: 0,
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        Observed {
+            driver: "process".into(),
+            cleanup: Cleanup::Finalizer,
+            hold: self.hold,
+            workload: self.workload.clone(),
+            status: self.status.clone(),
+            failure: None,
+        }
+    }
+
+    fn plan(&self, wish: Wish) -> Plan {
+        plan(&wish.desired(), &self.observed(), self.now)
+    }
+
+    /// Carries one action out, as the driver's contract says.
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Hold => self.hold = Hold::Held,
+            Action::Release => {
+                assert_eq!(self.workload, WorkloadState::Absent, "an object is let go while its workload is there");
+                assert!(!self.directory, "an object is let go while the driver still holds something of it");
+                self.hold = Hold::Free;
+                self.exists = false;
+            }
+            Action::Ensure(_) => {
+                assert_eq!(self.hold, Hold::Held, "a workload begins that nothing would clean up");
+                match self.workload {
+                    WorkloadState::Absent | WorkloadState::Suspended => {
+                        self.workload = WorkloadState::Starting;
+                        self.directory = true;
+                        self.starts += 1;
+                    }
+                    ref other => panic!("a second workload beside one that is {other:?}"),
+                }
+            }
+            Action::Suspend => match self.workload {
+                WorkloadState::Starting | WorkloadState::Running { .. } => self.workload = WorkloadState::Stopping,
+                WorkloadState::Failed { .. } => self.workload = WorkloadState::Suspended,
+                _ => {}
+            },
+            Action::Delete => match self.workload {
+                WorkloadState::Starting | WorkloadState::Running { .. } | WorkloadState::Stopping => {
+                    self.workload = WorkloadState::Stopping;
+                    self.removing = true;
+                }
+                _ => {
+                    self.workload = WorkloadState::Absent;
+                    self.directory = false;
+                }
+            },
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match (event, &self.workload) {
+            (Event::Identified, WorkloadState::Starting) => {
+                self.workload = WorkloadState::Running { id: "1".into(), instance: Some(format!("i{}", self.starts)) };
+            }
+            (Event::Connected, WorkloadState::Running { instance: Some(instance), .. }) => {
+                if self.status.session.as_ref().is_none_or(|session| session.instance_id != *instance) {
+                    self.status.main_process = Some(MainProcessStatus { state: MainProcessState::Running, ..Default::default() });
+                }
+                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None });
+                self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), error: None });
+            }
+            (Event::PolicyRejected, WorkloadState::Running { instance: Some(instance), .. }) => {
+                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None });
+                self.status.policy =
+                    Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: None, error: Some("no".into()) });
+            }
+            (Event::Disconnected, _) => {
+                if let Some(session) = &mut self.status.session {
+                    session.connected = false;
+                }
+            }
+            (Event::MainExited(code), WorkloadState::Running { instance: Some(instance), .. })
+                if self.status.session.as_ref().is_some_and(|session| session.instance_id == *instance) =>
+            {
+                self.status.main_process =
+                    Some(MainProcessStatus { state: MainProcessState::Exited, exit_code: Some(code), ..Default::default() });
+            }
+            (Event::Died, WorkloadState::Starting | WorkloadState::Running { .. }) => {
+                self.workload = WorkloadState::Failed { code: "SupervisorDied".into(), message: "it died".into(), at: self.now };
+            }
+            (Event::Stopped, WorkloadState::Stopping) => {
+                self.workload = if self.removing { WorkloadState::Absent } else { WorkloadState::Suspended };
+                self.directory = !self.removing;
+                self.removing = false;
+            }
+            (Event::Rebooted, WorkloadState::Starting | WorkloadState::Running { .. }) => self.workload = WorkloadState::Absent,
+            (Event::Rebooted, WorkloadState::Stopping) => {
+                self.workload = WorkloadState::Suspended;
+                self.removing = false;
+            }
+            (Event::Minutes(minutes), _) => self.now += SignedDuration::from_mins(minutes),
+            _ => {}
+        }
+    }
+
+    /// One reconcile that dies before action `until`, or does not.
+    fn reconcile(&mut self, wish: Wish, until: Option<usize>) {
+        if !self.exists {
+            return;
+        }
+        let plan = self.plan(wish);
+        for (i, action) in plan.actions.iter().enumerate() {
+            if until == Some(i) {
+                return;
+            }
+            self.act(action);
+        }
+        if self.exists && until.is_none() {
+            self.status = self.plan(wish).status;
+        }
+    }
+
+    /// Lets the world go on without trouble until nothing changes.
+    fn settle(&mut self, wish: Wish) {
+        for _ in 0..10 {
+            self.reconcile(wish, None);
+            self.happen(Event::Stopped);
+            self.happen(Event::Identified);
+            if wish == Wish::Run {
+                self.happen(Event::Connected);
+            }
+        }
+    }
+}
+
+fn wishes() -> impl Strategy<Value = Wish> {
+    prop_oneof![4 => Just(Wish::Run), 2 => Just(Wish::Suspend), 1 => Just(Wish::Refused)]
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => Just(Event::Identified),
+        4 => Just(Event::Connected),
+        1 => Just(Event::Disconnected),
+        1 => Just(Event::PolicyRejected),
+        1 => (0..3).prop_map(Event::MainExited),
+        1 => Just(Event::Died),
+        3 => Just(Event::Stopped),
+        1 => Just(Event::Rebooted),
+        1 => (0_i64..3).prop_map(Event::Minutes),
+    ]
+}
+
+/// Reconciles (some cut short), events, in any order.
+fn history() -> impl Strategy<Value = Vec<(Wish, Option<usize>, Event)>> {
+    prop::collection::vec((wishes(), prop::option::weighted(0.3, 0_usize..3), events()), 0..40)
+}
+
+fn lived(history: &[(Wish, Option<usize>, Event)]) -> World {
+    let mut world = World::new();
+    for (wish, until, event) in history {
+        world.reconcile(*wish, *until);
+        world.happen(*event);
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(384))]
+
+    /// The same question has the same answer, and the answer asks for no further change once it
+    /// is carried out, but for an ending that is asked for until it is over.
+    #[test]
+    fn idempotent(history in history(), wish in prop_oneof![3 => wishes(), 1 => Just(Wish::Remove)]) {
+        let mut world = lived(&history);
+        prop_assert_eq!(world.plan(wish), world.plan(wish));
+        world.reconcile(wish, None);
+        if world.exists {
+            let again = world.plan(wish);
+            let rearms = world.workload == WorkloadState::Stopping && matches!(again.actions[..], [Action::Suspend | Action::Delete]);
+            let then_releases = wish == Wish::Remove && world.workload == WorkloadState::Absent;
+            prop_assert!(again.actions.is_empty() || rearms || then_releases, "{:?}", again.actions);
+            prop_assert_eq!(&again.status, &world.status, "a status that is not what was just written");
+        }
+    }
+
+    /// From any state, through any crash, a removed sandbox goes and leaves nothing.
+    #[test]
+    fn removal_converges(history in history(), cuts in prop::collection::vec((prop::option::of(0_usize..3), events()), 0..10)) {
+        let mut world = lived(&history);
+        for (until, event) in cuts {
+            world.reconcile(Wish::Remove, until);
+            world.happen(event);
+        }
+        world.settle(Wish::Remove);
+        prop_assert_eq!(&world.workload, &WorkloadState::Absent);
+        prop_assert!(world.hold == Hold::Free && !world.directory);
+    }
+
+    /// From any state a stopped sandbox comes to rest, and a started one after it to `Ready`.
+    #[test]
+    fn stop_and_start_converge(history in history()) {
+        let mut world = lived(&history);
+        world.settle(Wish::Suspend);
+        prop_assert!(matches!(world.workload, WorkloadState::Absent | WorkloadState::Suspended));
+        prop_assert_eq!(world.status.phase, Some(Phase::Stopped));
+        let starts = world.starts;
+        world.settle(Wish::Run);
+        prop_assert_eq!(world.status.phase, Some(Phase::Ready), "{:?}", world.status);
+        prop_assert_eq!(world.starts, starts + 1, "started exactly once");
+    }
+
+    /// From any state a sandbox that shall run comes to a phase that says what it is: ready,
+    /// finished, or in error with a reason.
+    #[test]
+    fn running_converges(history in history()) {
+        let mut world = lived(&history);
+        world.settle(Wish::Run);
+        let status = &world.status;
+        let ready = conditions::find(&status.conditions, conditions::READY).unwrap();
+        match status.phase {
+            Some(Phase::Ready) => prop_assert!(is_true(&status.conditions, conditions::READY) && is_true(&status.conditions, conditions::STARTED)),
+            Some(Phase::Completed) => prop_assert_eq!(ready.reason.as_str(), "Completed"),
+            Some(Phase::Error) => prop_assert!(is_true(&status.conditions, conditions::STALLED) && !ready.message.is_empty()),
+            other => prop_assert!(false, "{other:?}: {status:?}"),
+        }
+    }
+
+    /// A refusal starts nothing and stops nothing.
+    #[test]
+    fn refusals_start_and_stop_nothing(history in history()) {
+        let world = lived(&history);
+        let plan = world.plan(Wish::Refused);
+        prop_assert!(plan.actions.is_empty());
+        let ran = is_true(&world.status.conditions, conditions::READY) && matches!(world.workload, WorkloadState::Running { .. })
+            && world.status.session.as_ref().is_some_and(|session| session.connected);
+        if ran && world.plan(Wish::Run).status.phase == Some(Phase::Ready) {
+            prop_assert_eq!(plan.status.phase, Some(Phase::Ready), "what runs goes on");
+            prop_assert!(is_true(&plan.status.conditions, conditions::STALLED));
+        }
+    }
+
+    /// `Ready` is true only with the running supervisor's own session and an acknowledged policy.
+    #[test]
+    fn ready_needs_session_and_policy(history in history(), wish in prop_oneof![3 => wishes(), 1 => Just(Wish::Remove)]) {
+        let world = lived(&history);
+        let plan = world.plan(wish);
+        if is_true(&plan.status.conditions, conditions::READY) {
+            let WorkloadState::Running { instance, .. } = &world.workload else { panic!("ready without a supervisor") };
+            let session = world.status.session.as_ref().unwrap();
+            prop_assert!(session.connected && Some(&session.instance_id) == instance.as_ref());
+            prop_assert!(world.status.policy.as_ref().unwrap().acknowledged_revision.is_some());
+        }
+        prop_assert_eq!(&plan.status.session, &world.status.session, "the gateway's part is not ours to write");
+        prop_assert_eq!(&plan.status.policy, &world.status.policy);
+        prop_assert_eq!(&plan.status.main_process, &world.status.main_process);
+    }
+}
+
+#[test]
+fn a_failed_supervisor_is_not_started_again_until_someone_stops_and_starts_it() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::Died);
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Error), 1));
+    let ready = conditions::find(&world.status.conditions, conditions::READY).unwrap();
+    assert_eq!(ready.reason, "SupervisorDied");
+    world.settle(Wish::Suspend);
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+}
+
+#[test]
+fn a_restart_of_the_machine_starts_what_should_run_and_not_what_is_finished() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::Rebooted);
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+    world.happen(Event::MainExited(0));
+    world.reconcile(Wish::Run, None);
+    assert_eq!(world.status.phase, Some(Phase::Completed));
+    world.happen(Event::Rebooted);
+    world.reconcile(Wish::Run, None);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Completed), 2));
+}
+
+#[test]
+fn a_session_that_does_not_come_is_an_error_after_its_deadline_and_recovers() {
+    let mut world = World::new();
+    world.reconcile(Wish::Run, None);
+    world.happen(Event::Identified);
+    world.reconcile(Wish::Run, None);
+    let plan = world.plan(Wish::Run);
+    assert_eq!(plan.status.phase, Some(Phase::Provisioning));
+    assert_eq!(plan.recheck_at, Some(world.now + SignedDuration::try_from(limits::SESSION_DEADLINE).unwrap()));
+    world.now = plan.recheck_at.unwrap();
+    world.reconcile(Wish::Run, None);
+    assert_eq!(world.status.phase, Some(Phase::Error));
+    assert_eq!(conditions::find(&world.status.conditions, conditions::STALLED).unwrap().reason, "SessionTimeout");
+    world.happen(Event::Connected);
+    world.reconcile(Wish::Run, None);
+    assert_eq!(world.status.phase, Some(Phase::Ready));
+    assert!(conditions::find(&world.status.conditions, conditions::STALLED).is_none());
+}
+
+#[test]
+fn a_lost_session_says_so_and_counts_from_when_it_was_lost() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.now += SignedDuration::from_hours(5);
+    world.happen(Event::Disconnected);
+    world.reconcile(Wish::Run, None);
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().reason, "SessionLost");
+    assert_eq!(world.status.phase, Some(Phase::Provisioning));
+    assert!(world.plan(Wish::Run).recheck_at.unwrap() > world.now);
+}
+
+#[test]
+fn the_session_of_an_earlier_supervisor_counts_for_nothing() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(1));
+    world.settle(Wish::Suspend);
+    world.reconcile(Wish::Run, None);
+    world.happen(Event::Identified);
+    // The status still tells of the old session and of how the old main process ended.
+    world.reconcile(Wish::Run, None);
+    assert_eq!(world.status.phase, Some(Phase::Starting));
+    world.happen(Event::Connected);
+    world.reconcile(Wish::Run, None);
+    assert_eq!(world.status.phase, Some(Phase::Ready));
+}
+
+#[test]
+fn failures_of_the_driver_are_said_and_told_apart() {
+    let mut observed = World::new().observed();
+    observed.failure = Some(DriverError::later("DirectoryUnusable", "the disk is full"));
+    let later = plan(&Wish::Run.desired(), &observed, start());
+    assert_eq!(later.status.phase, Some(Phase::Provisioning));
+    assert_eq!(conditions::find(&later.status.conditions, conditions::READY).unwrap().reason, "DirectoryUnusable");
+    assert!(is_true(&later.status.conditions, conditions::RECONCILING));
+    observed.failure = Some(DriverError { code: "SupervisorMissing", message: "not there".into(), retry: Retry::Never });
+    let never = plan(&Wish::Run.desired(), &observed, start());
+    assert_eq!(never.status.phase, Some(Phase::Error));
+    assert!(is_true(&never.status.conditions, conditions::STALLED));
+    let removing = plan(&Wish::Remove.desired(), &observed, start());
+    assert_eq!(removing.status.phase, Some(Phase::Deleting));
+}
+
+#[test]
+fn workloads_that_the_api_collects_need_no_finalizer() {
+    let mut observed = World::new().observed();
+    observed.cleanup = Cleanup::OwnerReferences;
+    assert!(matches!(plan(&Wish::Run.desired(), &observed, start()).actions[..], [Action::Ensure(_)]));
+    observed.workload = WorkloadState::Starting;
+    assert!(plan(&Wish::Remove.desired(), &observed, start()).actions.is_empty());
+}

@@ -13,27 +13,16 @@ const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
 
 /// Whether a process of this machine can be this sandbox.
 pub(super) fn admit(blueprint: &SandboxBlueprint, state_dir: &Path, protected: &[PathBuf]) -> Result<(), DriverError> {
-    if let Some(filesystem) = &blueprint.policy.filesystem_policy {
-        let grants = filesystem.read_only.iter().chain(&filesystem.read_write);
-        for grant in grants {
+    let walls: Vec<PathBuf> = protected.iter().map(PathBuf::as_path).chain([state_dir]).map(resolved).collect();
+    let walls: Vec<&Path> = walls.iter().map(PathBuf::as_path).collect();
+    blueprint
+        .policy
+        .check_protected(&walls, |grant| {
             let path = resolved(Path::new(grant));
-            if PRIVATE.iter().any(|private| path.starts_with(private)) {
-                continue;
-            }
-            for secret in protected.iter().map(PathBuf::as_path).chain([state_dir]) {
-                let secret = resolved(secret);
-                if secret.starts_with(&path) || path.starts_with(&secret) {
-                    return Err(DriverError::never(
-                        "PolicyGrantsProtectedPath",
-                        format!(
-                            "the policy grants {grant}, and {} must stay out of reach of every sandbox; grant a narrower path",
-                            secret.display()
-                        ),
-                    ));
-                }
-            }
-        }
-    }
+            let private = PRIVATE.iter().any(|private| path.starts_with(private));
+            (!private).then_some(path)
+        })
+        .map_err(|error| DriverError::never("PolicyGrantsProtectedPath", error.to_string()))?;
     if let Some(process) = &blueprint.policy.process {
         for (key, value) in [("run_as_user", &process.run_as_user), ("run_as_group", &process.run_as_group)] {
             if let Some(value) = value

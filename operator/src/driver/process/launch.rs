@@ -1,7 +1,8 @@
 //! Starting a supervisor: directory, notes, bootstrap by pipe, process.
 //!
 //! ```text
-//!   driver.json (no process) ─▶ old records gone ─▶ bootstrap in the pipe ─▶ spawn ─▶ driver.json
+//!   lock ─▶ driver.json (no process) ─▶ old records gone ─▶ bootstrap in the pipe ─▶ unlock
+//!        ─▶ spawn ─▶ driver.json
 //! ```
 //!
 //! The driver may be killed between any two of these. Before the spawn nothing runs, and the
@@ -53,13 +54,13 @@ struct Gateway<'a> {
     ca_pem: &'a str,
 }
 
-/// Starts a supervisor. The caller has seen that none is there.
+/// Starts a supervisor. The caller has seen that none is there; `None` if one has come since.
 pub(super) fn launch(
     config: &ProcessDriverConfig,
     blueprint: &SandboxBlueprint,
     directory: &Path,
     run_as: Option<RunAs>,
-) -> Result<(Child, ProcessId), DriverError> {
+) -> Result<Option<(Child, ProcessId)>, DriverError> {
     let broken = |what: &str| {
         let place = directory.display().to_string();
         let what = what.to_owned();
@@ -68,6 +69,9 @@ pub(super) fn launch(
         }
     };
     make_directory(directory, run_as).map_err(broken("the directory cannot be made"))?;
+    // Held while the records are replaced: a supervisor that an earlier gateway had started a
+    // moment before it was killed either has the lock already, or finds it taken and goes.
+    let Some(lock) = kernel::try_lock(directory).map_err(broken("the lock cannot be opened"))? else { return Ok(None) };
     let mut notes = DriverRecord { version: 1, name: blueprint.name.clone(), run_as, boot_id: kernel::boot_id().to_owned(), process: None };
     record::write(directory, record::DRIVER, &notes).map_err(broken("driver.json cannot be written"))?;
     failpoint::reached("process-noted");
@@ -87,6 +91,7 @@ pub(super) fn launch(
     let log_too = log.try_clone().map_err(broken("supervisor.log cannot be opened"))?;
     let inherited =
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("XDG_")));
+    drop(lock);
     let child = Command::new(&config.supervisor)
         .arg("supervise")
         .env_clear()
@@ -108,7 +113,7 @@ pub(super) fn launch(
         tracing::warn!(sandbox = blueprint.uid, %error, "driver.json cannot be written");
     }
     failpoint::reached("process-recorded");
-    Ok((child, process))
+    Ok(Some((child, process)))
 }
 
 /// The bootstrap document. It holds the token: it is wiped after use and never logged.

@@ -142,9 +142,10 @@ impl Sandboxes {
             WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {}
         }
         let run_as = if rustix::process::geteuid().is_root() { Some(self.uids.lock().assign(&directory)?) } else { None };
-        let (child, process) = launch::launch(&self.config, blueprint, &directory, run_as)?;
-        inner.child = Some(child);
-        self.attend(&blueprint.uid, &slot, &mut inner, process);
+        if let Some((child, process)) = launch::launch(&self.config, blueprint, &directory, run_as)? {
+            inner.child = Some(child);
+            self.attend(&blueprint.uid, &slot, &mut inner, process);
+        }
         Ok(())
     }
 
@@ -359,28 +360,28 @@ fn reap(directory: &Path, inner: &mut Inner) {
             return;
         }
     };
+    let pid = child.id();
     inner.child = None;
-    if let Err(error) = note_end(directory, status) {
+    if let Err(error) = note_end(directory, pid, status) {
         tracing::warn!(directory = %directory.display(), %error, "the end of a supervisor cannot be written down");
     }
 }
 
 /// Writes down how a supervisor ended, unless that is known or was asked for.
-fn note_end(directory: &Path, status: ExitStatus) -> io::Result<()> {
-    if record::exists(directory, record::SUSPENDED)
-        || record::exists(directory, record::FAILURE)
-        || !record::exists(directory, record::DRIVER)
-    {
+fn note_end(directory: &Path, pid: u32, status: ExitStatus) -> io::Result<()> {
+    if record::exists(directory, record::SUSPENDED) || record::exists(directory, record::FAILURE) {
+        return Ok(());
+    }
+    let Some(mut notes) = record::read::<DriverRecord>(directory, record::DRIVER) else { return Ok(()) };
+    if notes.process.is_some_and(|process| u32::try_from(process.pid) != Ok(pid)) {
+        // Someone has started another one since.
         return Ok(());
     }
     if status.code() == Some(LOCK_TAKEN) {
         // Another one is there, or was being looked for in that instant: whatever there is now
         // is found by its lock, and our child has left nothing.
-        if let Some(mut notes) = record::read::<DriverRecord>(directory, record::DRIVER) {
-            notes.process = None;
-            record::write(directory, record::DRIVER, &notes)?;
-        }
-        return Ok(());
+        notes.process = None;
+        return record::write(directory, record::DRIVER, &notes);
     }
     if kernel::lock_held(directory)? {
         return Ok(());

@@ -1,0 +1,12 @@
+//! The reconciler over real parts: the local API on SQLite, kube-runtime, processes, signals and
+//! locks. Only the supervisor is a stand-in: this very binary, which the process driver runs as
+//! `<binary> supervise` and which then keeps to the driver's contract and does nothing else.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(feature = "failpoints")]
+mod crash;
+mod driver;
+mod lifecycle;
+mod objects;
+mod rig;
+mod stand_in;
