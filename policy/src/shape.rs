@@ -5,7 +5,7 @@
 //! keys. What fits goes on to the types of [`crate::model`], which have the same keys (tested).
 
 use crate::Finding;
-use crate::document::{Node, Place, Value, path, shortened};
+use crate::document::{Entry, Node, Place, Value, path, shortened};
 use crate::limits::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_FINDINGS, MAX_MIDDLEWARES, MAX_NAME, MAX_PATH, MAX_PATHS, MAX_POLICIES, MAX_TEXT};
 
 /// What may stand at a place.
@@ -247,9 +247,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// One more than is reported, so that it is known that there are more.
+    fn is_full(&self) -> bool {
+        self.findings.len() > MAX_FINDINGS
+    }
+
     fn refuse(&mut self, code: &'static str, path: &str, place: Option<Place>, message: String) {
-        // One more than is reported, so that it is known that there are more.
-        if self.findings.len() > MAX_FINDINGS {
+        if self.is_full() {
             return;
         }
         let (line, column) = place.map(|p| (p.line, p.column)).unzip();
@@ -260,13 +264,13 @@ impl Reader {
     pub(crate) fn read(&mut self, node: &Node, shape: &Shape, path: &str) -> Option<serde_json::Value> {
         use serde_json::Value as Json;
         match (shape, &node.value) {
-            (Shape::Object { noun, keys }, Value::Map(_)) => self.object(node, noun, keys, path),
+            (Shape::Object { noun, keys }, Value::Map(_)) => Some(self.object(node, noun, keys, path)),
             (Shape::Map { of, most }, Value::Map(entries)) => {
                 self.bounded(node, entries.len(), *most, path)?;
                 let mut map = serde_json::Map::new();
-                for (key, child, node) in self.entries(node, path) {
-                    if let Some(value) = self.read(node, of, &child) {
-                        map.insert(key.to_owned(), value);
+                for (entry, child) in self.entries(node, path) {
+                    if let Some(value) = self.read(&entry.node, of, &child) {
+                        map.insert(entry.key.clone(), value);
                     }
                 }
                 Some(Json::Object(map))
@@ -329,24 +333,22 @@ impl Reader {
         }
     }
 
-    fn object(&mut self, node: &Node, noun: &str, keys: &[Key], path: &str) -> Option<serde_json::Value> {
+    fn object(&mut self, node: &Node, noun: &str, keys: &[Key], path: &str) -> serde_json::Value {
         let mut map = serde_json::Map::new();
-        let Value::Map(written) = &node.value else { return None };
-        for (key, child, value) in self.entries(node, path) {
-            if let Some(known) = keys.iter().find(|k| k.name == key) {
-                if let Some(value) = self.read(value, known.shape, &child) {
-                    map.insert(key.to_owned(), value);
+        for (entry, child) in self.entries(node, path) {
+            if let Some(known) = keys.iter().find(|k| k.name == entry.key) {
+                if let Some(value) = self.read(&entry.node, known.shape, &child) {
+                    map.insert(entry.key.clone(), value);
                 }
-                continue;
+            } else if !self.is_full() {
+                self.refuse("unknown-key", &child, entry.key_place, unknown_key(&entry.key, noun, keys));
             }
-            let place = written.iter().find(|e| e.key == key).and_then(|e| e.key_place);
-            self.refuse("unknown-key", &child, place, unknown_key(key, noun, keys));
         }
-        Some(serde_json::Value::Object(map))
+        serde_json::Value::Object(map)
     }
 
     /// The entries of a map with their paths; a repeated key is reported and left out.
-    fn entries<'n>(&mut self, node: &'n Node, path: &str) -> Vec<(&'n str, String, &'n Node)> {
+    fn entries<'n>(&mut self, node: &'n Node, path: &str) -> Vec<(&'n Entry, String)> {
         let Value::Map(entries) = &node.value else { return Vec::new() };
         let mut seen = std::collections::HashMap::new();
         let mut kept = Vec::with_capacity(entries.len());
@@ -354,15 +356,11 @@ impl Reader {
             let child = path::key(path, &entry.key);
             if let Some(first) = seen.insert(entry.key.as_str(), entry.key_place) {
                 let line = first.map(|p| format!(" on line {}", p.line)).unwrap_or_default();
-                self.refuse(
-                    "duplicate-key",
-                    &child,
-                    entry.key_place,
-                    format!("`{}` stands here twice, first{line}; keep one", shortened(&entry.key)),
-                );
+                let message = format!("`{}` stands here twice, first{line}; keep one", shortened(&entry.key));
+                self.refuse("duplicate-key", &child, entry.key_place, message);
                 continue;
             }
-            kept.push((entry.key.as_str(), child, &entry.node));
+            kept.push((entry, child));
         }
         kept
     }
@@ -378,7 +376,7 @@ impl Reader {
     fn matcher(&mut self, node: &Node, path: &str) -> Option<serde_json::Value> {
         const KEYS: &[Key] = &[key("glob", &TEXT, "One glob."), key("any", &TEXTS, "Globs of which one has to match.")];
         let before = self.findings.len();
-        let value = self.object(node, "a matcher", KEYS, path)?;
+        let value = self.object(node, "a matcher", KEYS, path);
         if self.findings.len() == before && value.as_object().is_none_or(|map| map.len() != 1) {
             self.refuse("invalid-matcher", path, node.place, "needs exactly one of `glob` and `any`".to_owned());
         }
@@ -395,7 +393,7 @@ impl Reader {
             Value::List(items) => Json::Array(items.iter().enumerate().map(|(i, item)| self.free(item, &path::index(path, i))).collect()),
             Value::Map(_) => {
                 let entries = self.entries(node, path);
-                Json::Object(entries.into_iter().map(|(key, child, node)| (key.to_owned(), self.free(node, &child))).collect())
+                Json::Object(entries.into_iter().map(|(entry, child)| (entry.key.clone(), self.free(&entry.node, &child))).collect())
             }
         }
     }

@@ -7,12 +7,14 @@
 
 use std::collections::HashMap;
 
+use openshell_policy::limits::MAX_BYTES;
 use openshell_policy::model::{
     AccessPreset, Binary, CredentialBinding, CredentialSigning, Endpoint, Enforcement, FilesystemPolicy, GraphqlOperation, JsonRpcOptions,
     LandlockCompatibility, LandlockPolicy, Matcher, McpOptions, Middleware, MiddlewareEndpoints, NetworkPolicy, OnError, OperationType,
     PersistedQueries, ProcessPolicy, Protocol, RequestMatch, Rule, TlsMode,
 };
 use openshell_policy::{Finding, Policy, PolicyError};
+use prost::Message as _;
 use prost_types::value::Kind;
 
 use crate::sandbox as wire;
@@ -183,14 +185,22 @@ fn value_to_wire(value: serde_json::Value) -> prost_types::Value {
 
 /// The policy that a message means, validated.
 pub fn from_wire(message: &wire::SandboxPolicy) -> Result<Policy, PolicyError> {
+    let bytes = message.encoded_len();
+    if bytes > MAX_BYTES {
+        return Err(refusal("too-large", format!("the policy has {bytes} bytes; at most {MAX_BYTES} are possible, so it was not read")));
+    }
     let mut reader = Reader::default();
     let policy = reader.policy(message);
     if !reader.findings.is_empty() {
         return Err(PolicyError { findings: reader.findings });
     }
-    let policy = policy.normalized();
-    policy.validate()?;
-    Ok(policy)
+    // As data it meets the same bounds as a file: what is taken here can be stored and read again.
+    let value = serde_json::to_value(policy.normalized()).map_err(|e| refusal("invalid", format!("this is not a policy: {e}")))?;
+    openshell_policy::from_value(&value)
+}
+
+fn refusal(code: &'static str, message: String) -> PolicyError {
+    PolicyError { findings: vec![Finding { code, path: String::new(), line: None, column: None, message }] }
 }
 
 /// Collects what a message says that a policy cannot say.
@@ -352,6 +362,11 @@ impl Reader {
         let ports: Vec<u16> = e.ports.iter().enumerate().filter_map(|(i, n)| number(*n, &format!("ports[{i}]"))).collect();
         match port {
             Some(port) if ports.contains(&port) => (None, ports),
+            Some(port) if !ports.is_empty() => {
+                let message = format!("`port` is {port}, and `ports` are others; write all of them into `ports`");
+                self.refuse("conflicting-keys", format!("{path}.port"), message);
+                (None, ports)
+            }
             port => (port, ports),
         }
     }

@@ -62,3 +62,16 @@ fn a_message_is_validated_like_a_file() {
     assert_eq!(refused(|e| e.host = "*.com".into()), (at("host"), "invalid-host"));
     assert_eq!(refused(|e| e.protocol = "graphql".into()), (at("protocol"), "not-supported-yet"));
 }
+
+#[test]
+fn a_message_meets_the_bounds_of_a_file() {
+    let at = |key: &str| format!("network_policies.forge.endpoints[2].{key}");
+    assert_eq!(refused(|e| e.signing_service = "x".repeat(300)), (at("signing_service"), "too-long"));
+    assert_eq!(refused(|e| e.ports = vec![80, 8443]), (at("port"), "conflicting-keys"));
+    assert_eq!(refused(|e| e.ports = (1..=443).collect()), (at("ports"), "too-many"));
+    assert_eq!(
+        refused(|e| e.allowed_ips = (0..300).map(|i| format!("10.0.{}.{}", i / 250, i % 250)).collect()),
+        (at("allowed_ips"), "too-many")
+    );
+    assert_eq!(refused(|e| e.path = "/x".repeat(200_000)), (String::new(), "too-large"));
+}
