@@ -113,19 +113,23 @@ pub enum BootstrapError {
 }
 
 impl Bootstrap {
-    /// Reads and checks the document, to the end of the input.
-    pub fn read(input: impl Read) -> Result<Self, BootstrapError> {
+    /// Reads the document, to the end of the input.
+    pub fn document(input: impl Read) -> Result<Zeroizing<Vec<u8>>, BootstrapError> {
         let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
         input.take(BOOTSTRAP_BYTES as u64 + 1).read_to_end(&mut text)?;
         if text.len() > BOOTSTRAP_BYTES {
             return Err(BootstrapError::TooLong);
         }
-        let bootstrap: Self = serde_json::from_slice(&text).map_err(|error| BootstrapError::Malformed {
+        Ok(text)
+    }
+
+    /// Checks a document.
+    pub fn parse(document: &[u8]) -> Result<Self, BootstrapError> {
+        let bootstrap: Self = serde_json::from_slice(document).map_err(|error| BootstrapError::Malformed {
             line: error.line(),
             column: error.column(),
             what: classify(&error),
         })?;
-        text.zeroize();
         bootstrap.check()?;
         Ok(bootstrap)
     }
@@ -204,7 +208,7 @@ mod tests {
     }
 
     fn read(document: &serde_json::Value) -> Result<Bootstrap, String> {
-        Bootstrap::read(document.to_string().as_bytes()).map_err(|e| e.to_string())
+        Bootstrap::parse(document.to_string().as_bytes()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -231,7 +235,7 @@ mod tests {
         assert!(changed("/gateway/endpoint", "http://10.0.0.1:1".into()).contains("plain http"));
         assert!(changed("/gateway/ca_pem", "".into()).contains("no other CA"));
         assert!(!changed("/sandbox_id", serde_json::json!({"token": "s3cret"})).contains("s3cret"));
-        assert!(Bootstrap::read(&b"{"[..]).is_err());
-        assert!(matches!(Bootstrap::read(std::io::repeat(b' ')), Err(BootstrapError::TooLong)));
+        assert!(Bootstrap::parse(b"{").is_err());
+        assert!(matches!(Bootstrap::document(std::io::repeat(b' ')), Err(BootstrapError::TooLong)));
     }
 }

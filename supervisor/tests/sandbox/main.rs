@@ -2,8 +2,8 @@
 //! in a process of its own, because the launcher is forked while there is one thread; so this
 //! executable is both the tests and the sandbox.
 
-mod helper;
 mod harness;
+mod helper;
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(helper::ARGUMENT) {

@@ -1,0 +1,107 @@
+//! The supervisor's files in its sandbox's directory (docs/ARCHITECTURE.md).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
+
+use crate::sandbox::Fatal;
+
+/// Exclusive while a supervisor, or its guardian, lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LockError {
+    #[error("{0} is locked: another supervisor has this sandbox")]
+    Held(PathBuf),
+    #[error("{path} cannot be locked: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl Lock {
+    pub(super) fn take(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join("lock");
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(path)),
+            Err(error) => Err(LockError::Io { path, source: error.into() }),
+        }
+    }
+}
+
+/// `supervisor.json`: whom to signal. The guardian passes it on.
+pub(super) fn write_supervisor(directory: &Path, guardian: u32, instance: &str) -> io::Result<()> {
+    let start_time = start_time(guardian)?;
+    replace(&directory.join("supervisor.json"), &json!({ "pid": guardian, "start_time": start_time, "instance": instance }))
+}
+
+/// `failure.json`: why it ended.
+pub(super) fn write_failure(directory: &Path, fatal: &Fatal) {
+    let record = json!({ "code": fatal.code, "message": fatal.message, "time": jiff::Timestamp::now().to_string() });
+    if let Err(error) = replace(&directory.join("failure.json"), &record) {
+        tracing::error!(%error, "failure.json was not written");
+    }
+}
+
+/// The directory with the certificates, which the agent can read.
+pub(super) fn trust_directory(directory: &Path) -> io::Result<PathBuf> {
+    let path = directory.join("trust");
+    match fs::DirBuilder::new().mode(0o755).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // The mode given is subject to the umask.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Clock ticks since boot, field 22 of `/proc/<pid>/stat`; the name in it may hold anything.
+fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok());
+    field.ok_or_else(|| io::Error::other("/proc has no start time"))
+}
+
+/// A reader sees the old file or the new one.
+fn replace(path: &Path, record: &serde_json::Value) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    writeln!(file, "{record}")?;
+    drop(file);
+    fs::rename(temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_supervisor_per_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        assert!(matches!(Lock::take(dir.path()), Err(LockError::Held(_))));
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+        assert!(matches!(Lock::take(&dir.path().join("absent")), Err(LockError::Io { .. })));
+    }
+
+    #[test]
+    fn says_whom_to_signal() {
+        let dir = tempfile::tempdir().unwrap();
+        write_supervisor(dir.path(), std::process::id(), "i").unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(dir.path().join("supervisor.json")).unwrap()).unwrap();
+        assert_eq!(record["pid"], std::process::id());
+        assert!(record["start_time"].as_u64().unwrap() > 0);
+    }
+}

@@ -1,0 +1,251 @@
+//! The supervisor as a process: from the bootstrap to the exit code.
+//!
+//! ```text
+//!  one thread:   bootstrap ─▶ lock ─▶ guardian ─▶ launcher         (both forked)
+//!  then:         runtime ─▶ CA, egress ─▶ session ─▶ first configuration ─▶ domain, broker, agent
+//!  until:        SIGTERM, Shutdown, Rejected ─▶ stop ─▶ last report ─▶ 0
+//!                cannot be enforced here ─▶ last report ─▶ 69      ours failed ─▶ 70
+//! ```
+//!
+//! The lock is taken before the first fork, so that the guardian holds it as well: a second
+//! supervisor cannot start before the last process of this one is gone. The token is not in the
+//! memory of a process that was forked: the document is kept outside until the forks are done.
+
+mod files;
+
+use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::{
+    audit::{Audit, AuditLimit, AuditQueue, Level},
+    bootstrap::{Bootstrap, BootstrapError},
+    confine::{self, Guardian, Launcher},
+    egress::{EgressConfig, EgressProxy, ca::SandboxCa, roots::UpstreamRoots},
+    limits::session::{FLUSH_TIME, SHUTDOWN_GRACE, SHUTDOWN_GRACE_MAX},
+    process::Table,
+    sandbox::{Fatal, FatalKind, Place, Sandbox},
+    session::{self, End, Identity},
+};
+
+use files::{Lock, LockError};
+
+/// Threads of the runtime: one decides while the other carries.
+const WORKERS: usize = 2;
+/// Threads for calls that block: spawning, and files.
+const BLOCKING: usize = 8;
+
+/// Exit codes, as docs/ARCHITECTURE.md has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Code {
+    /// Ended as it was asked to.
+    Ended = 0,
+    /// `EX_USAGE`: the bootstrap is not one.
+    BadBootstrap = 64,
+    /// `EX_UNAVAILABLE`: what is asked for cannot be enforced here.
+    NotEnforceable = 69,
+    /// `EX_SOFTWARE`: ours failed.
+    Internal = 70,
+    /// `EX_TEMPFAIL`: another supervisor has this sandbox.
+    Locked = 75,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Prints what this machine can enforce.
+pub fn doctor() -> ExitCode {
+    let probe = confine::probe();
+    match serde_json::to_string_pretty(&probe) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the findings cannot be printed: {error}");
+            Code::Internal.into()
+        }
+    }
+}
+
+/// Runs a sandbox. To be called while the process has one thread.
+pub fn supervise() -> ExitCode {
+    match begin() {
+        Ok(begun) => run(begun),
+        Err((code, message)) => {
+            eprintln!("openshell-sandbox: {message}");
+            code.into()
+        }
+    }
+}
+
+/// What there is before the first thread.
+struct Begun {
+    bootstrap: Bootstrap,
+    guardian: Guardian,
+    launcher: Launcher,
+    _lock: Lock,
+}
+
+fn begin() -> Result<Begun, (Code, String)> {
+    let internal = |what: &str, error: std::io::Error| (Code::Internal, format!("{what}: {error}"));
+    let bad = |error: BootstrapError| (Code::BadBootstrap, error.to_string());
+    let document = Bootstrap::document(std::io::stdin().lock()).map_err(bad)?;
+    let directory = Bootstrap::parse(&document).map_err(bad)?.directory;
+    let lock = Lock::take(&directory).map_err(|error| match error {
+        LockError::Held(_) => (Code::Locked, error.to_string()),
+        LockError::Io { .. } => (Code::Internal, error.to_string()),
+    })?;
+    let kept = keep(document).map_err(|e| internal("keeping the bootstrap", e))?;
+    let guardian = confine::guardian::enter().map_err(|e| internal("starting the guardian", e))?;
+    let launcher = Launcher::fork().map_err(|e| internal("starting the launcher", e))?;
+    let bootstrap = Bootstrap::document(&kept).and_then(|document| Bootstrap::parse(&document)).map_err(bad)?;
+    // Gone for everyone who has inherited the descriptor.
+    kept.set_len(0).map_err(|e| internal("forgetting the bootstrap", e))?;
+    Ok(Begun { bootstrap, guardian, launcher, _lock: lock })
+}
+
+/// Puts the document where a fork does not copy it.
+fn keep(document: Zeroizing<Vec<u8>>) -> std::io::Result<File> {
+    use std::io::Seek as _;
+    let mut kept = File::from(memfd_create("bootstrap", MemfdFlags::CLOEXEC)?);
+    kept.write_all(&document)?;
+    kept.rewind()?;
+    Ok(kept)
+}
+
+fn run(begun: Begun) -> ExitCode {
+    let directory = begun.bootstrap.directory.clone();
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_name("supervisor")
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(live(begun));
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(Fatal::internal("Internal", format!("the runtime did not start: {error}"))),
+    };
+    match ended {
+        Ok(()) => Code::Ended.into(),
+        Err(fatal) => {
+            tracing::error!(code = fatal.code, "{fatal}");
+            files::write_failure(&directory, &fatal);
+            match fatal.kind {
+                FatalKind::NotEnforceable => Code::NotEnforceable.into(),
+                FatalKind::Internal => Code::Internal.into(),
+            }
+        }
+    }
+}
+
+/// Standard error is `supervisor.log` in the sandbox's directory.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}
+
+async fn live(begun: Begun) -> Result<(), Fatal> {
+    let Begun { bootstrap, guardian, launcher, _lock } = begun;
+    let instance_id = uuid::Uuid::new_v4().to_string();
+    files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
+        .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
+    let (audit, queue) = Audit::new(AuditLimit::default());
+    let gone = CancellationToken::new();
+    let sandbox = assemble(&bootstrap, launcher, audit, gone.clone())?;
+    tracing::info!(sandbox = bootstrap.sandbox_id, name = bootstrap.sandbox_name, instance = instance_id, "supervising");
+    let identity = Arc::new(Identity { sandbox_id: bootstrap.sandbox_id, instance_id, gateway: bootstrap.gateway, token: bootstrap.token });
+    until_the_end(&identity, &sandbox, &queue, &gone).await
+}
+
+fn assemble(bootstrap: &Bootstrap, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Fatal::internal("Internal", format!("{what}: {error}"));
+    // One provider is linked; a second installation of it changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ca = SandboxCa::new().map_err(|e| failed("the sandbox's certificate authority was not made", &e))?;
+    let trust = files::trust_directory(&bootstrap.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
+    let trust = ca.write(&trust).map_err(|e| failed("the certificates for the agent were not written", &e))?;
+    let variables = crate::egress::env::variables(&trust.ca, &trust.bundle);
+    let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: UpstreamRoots::system() })
+        .map_err(|e| failed("egress did not start", &e))?;
+    let launcher = Arc::new(launcher);
+    let exits = launcher.exits().ok_or_else(|| Fatal::internal("Internal", "the launcher's exits are taken already"))?;
+    let table = Table::new(Arc::clone(&launcher), exits, gone);
+    let place = Place {
+        directory: bootstrap.directory.clone(),
+        workspace: bootstrap.workspace.clone(),
+        run_as: bootstrap.run_as.map(|r| confine::RunAs { uid: r.uid, gid: r.gid }),
+        protected: bootstrap.protected_paths.clone(),
+    };
+    Ok(Sandbox::new(place, variables, launcher, table, egress, audit))
+}
+
+/// Holds the session until something ends the sandbox, ends the agent, and says so.
+async fn until_the_end(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue, gone: &CancellationToken) -> Result<(), Fatal> {
+    let finish = CancellationToken::new();
+    let session = session::run(identity, sandbox, queue, &finish);
+    tokio::pin!(session);
+    let fatal = tokio::select! {
+        end = &mut session => match end {
+            End::Finished => return Ok(()),
+            End::Rejected { code, message } => {
+                tracing::warn!(code, "the gateway ended the sandbox: {message}");
+                sandbox.stop(SHUTDOWN_GRACE).await;
+                return Ok(());
+            }
+            End::Shutdown { grace, reason } => {
+                tracing::info!(reason, "the gateway ends the sandbox");
+                sandbox.audit().log(Level::Info, "supervisor", format!("the sandbox is ended: {reason}"));
+                sandbox.stop(grace.unwrap_or(SHUTDOWN_GRACE).min(SHUTDOWN_GRACE_MAX)).await;
+                session::farewell(identity, sandbox, queue).await;
+                return Ok(());
+            }
+            End::Fatal(fatal) => {
+                sandbox.failed(&fatal);
+                session::farewell(identity, sandbox, queue).await;
+                return Err(fatal);
+            }
+        },
+        name = asked_to_end() => {
+            tracing::info!(signal = name, "asked to end");
+            sandbox.audit().log(Level::Info, "supervisor", format!("the sandbox is ended by {name}"));
+            let stopping = async {
+                sandbox.stop(SHUTDOWN_GRACE).await;
+                finish.cancel();
+            };
+            // The session goes on meanwhile, and carries the last lines and the exit.
+            tokio::join!(stopping, session);
+            return Ok(());
+        }
+        () = gone.cancelled() => Fatal::internal("LauncherDied", "the launcher ended, and every process of the sandbox with it"),
+    };
+    sandbox.failed(&fatal);
+    finish.cancel();
+    let _ = tokio::time::timeout(FLUSH_TIME + Duration::from_millis(100), session).await;
+    Err(fatal)
+}
+
+async fn asked_to_end() -> &'static str {
+    let (terminate, interrupt, hangup) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (terminate, interrupt, hangup) else {
+        // Without handlers the signals end the process at once, and the guardian the agent.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+    }
+}

@@ -1,0 +1,140 @@
+//! A real hub over a real API service and database, behind TLS, that can be killed and started
+//! again on the same port.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use openshell_crds::{OpenShellSandbox, OpenShellSandboxSpec, policy::PolicyDocument};
+use openshell_gateway::session::{Hub, HubConfig, LogStore, SandboxPrincipal};
+use openshell_operator::{LOCAL_NAMESPACE, api::LocalApi};
+use openshell_proto::supervisor::supervisor_session_server::SupervisorSessionServer;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+
+/// What survives a restart: keys, port, files.
+pub struct Ground {
+    pub directory: PathBuf,
+    pub address: SocketAddr,
+    pub ca_pem: String,
+    identity: Identity,
+}
+
+impl Ground {
+    pub fn new(directory: PathBuf) -> Self {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(ca, ca_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let identity = Identity::from_pem(leaf.pem(), key.serialize_pem());
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { directory, address, ca_pem, identity }
+    }
+
+    pub async fn start(&self) -> Gateway {
+        let api = LocalApi::open(&self.directory.join("openshell.db"), &self.directory.join("seal.key")).await.unwrap();
+        let logs = LogStore::open(api.pool()).await.unwrap();
+        let hub = Hub::new(HubConfig {
+            client: api.client(),
+            secrets: api.secrets(),
+            logs,
+            namespace: LOCAL_NAMESPACE.into(),
+            gateway_name: "local".into(),
+            forbidden_destinations: vec![self.address.to_string()],
+        });
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn({
+            let (hub, stop) = (hub.clone(), stop.clone());
+            async move { hub.run(stop).await }
+        });
+        let service = SupervisorSessionServer::with_interceptor(hub.clone(), principal);
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(self.identity.clone())).unwrap().add_service(service);
+        let (address, stopped) = (self.address, stop.clone());
+        // The port is freed by the one before in a moment.
+        let listener = loop {
+            match tokio::net::TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let serving = tokio::spawn(async move {
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            tokio::select! {
+                served = server.serve_with_incoming(incoming) => served.unwrap(),
+                () = stopped.cancelled() => {}
+            }
+        });
+        Gateway { api, hub, stop, tasks: vec![watching, serving] }
+    }
+}
+
+/// The test's tokens are the uids: minting them is another part's work.
+fn principal(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let token = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let sandbox_id = token.ok_or_else(|| Status::unauthenticated("no token"))?.to_owned();
+    request.extensions_mut().insert(SandboxPrincipal { sandbox_id });
+    Ok(request)
+}
+
+pub struct Gateway {
+    pub api: LocalApi,
+    pub hub: Hub,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    pub fn sandboxes(&self) -> Api<OpenShellSandbox> {
+        Api::namespaced(self.api.client(), LOCAL_NAMESPACE)
+    }
+
+    pub async fn create(&self, name: &str, spec: OpenShellSandboxSpec) -> OpenShellSandbox {
+        let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+        self.sandboxes().create(&PostParams::default(), &OpenShellSandbox { metadata, spec, status: None }).await.unwrap()
+    }
+
+    /// Waits until the object is as it should be.
+    pub async fn until(&self, name: &str, what: &str, mut holds: impl FnMut(&OpenShellSandbox) -> bool) -> OpenShellSandbox {
+        let mut last = None;
+        for _ in 0..1000 {
+            let sandbox = self.sandboxes().get(name).await.unwrap();
+            if holds(&sandbox) {
+                return sandbox;
+            }
+            last = Some(sandbox);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what}: {:#?}", last.and_then(|s| s.status));
+    }
+
+    /// Ends it as a crash would: connections break, nothing is said.
+    pub async fn kill(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        drop(self.hub);
+        self.api.close().await;
+    }
+}
+
+pub fn spec(command: &[&str], policy: &str) -> OpenShellSandboxSpec {
+    let policy: serde_json::Value = serde_json::from_slice(&openshell_policy::from_yaml(policy).unwrap().canonical_json()).unwrap();
+    OpenShellSandboxSpec {
+        command: command.iter().map(|a| (*a).to_owned()).collect(),
+        policy: Some(PolicyDocument(policy)),
+        ..OpenShellSandboxSpec::default()
+    }
+}
+
+pub type Shared = Arc<Ground>;

@@ -1,0 +1,81 @@
+//! A supervisor and a gateway that come and go: the real binary against the real hub.
+
+#![allow(clippy::unwrap_used)]
+
+mod exec;
+mod gateway;
+mod lifecycle;
+mod supervisor;
+
+use std::{path::PathBuf, time::Duration};
+
+use gateway::{Gateway, Ground};
+use supervisor::Supervisor;
+
+/// What ordinary programs need.
+pub const POLICY: &str = "\
+version: 1
+filesystem_policy:
+  include_workdir: true
+  read_only: [/usr, /lib, /lib64, /bin, /sbin, /etc, /proc, /dev/urandom, /dev/zero]
+  read_write: [/tmp, /dev/null, /dev/tty]
+";
+
+/// A directory of its own for a test; removed when it passes.
+pub struct Room(PathBuf);
+
+impl Room {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn ground(&self) -> Ground {
+        Ground::new(self.0.clone())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// A running sandbox: gateway, object, supervisor.
+pub struct Running {
+    pub gateway: Gateway,
+    pub supervisor: Supervisor,
+    pub ground: Ground,
+    pub uid: String,
+    pub room: Room,
+}
+
+pub const NAME: &str = "demo";
+
+impl Running {
+    pub async fn start(test: &str, command: &[&str]) -> Self {
+        Self::start_with(test, gateway::spec(command, POLICY)).await
+    }
+
+    pub async fn start_with(test: &str, spec: openshell_crds::OpenShellSandboxSpec) -> Self {
+        let room = Room::new(test);
+        let ground = room.ground();
+        let gateway = ground.start().await;
+        let uid = gateway.create(NAME, spec).await.metadata.uid.unwrap();
+        let supervisor = Supervisor::start(&ground, &uid);
+        Self { gateway, supervisor, ground, uid, room }
+    }
+
+    pub async fn connected(&self) {
+        for _ in 0..1000 {
+            if self.gateway.hub.connected(&self.uid) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("not connected:\n{}", self.supervisor.log());
+    }
+}
