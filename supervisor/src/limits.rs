@@ -145,3 +145,46 @@ pub mod confine {
     /// Ends of programs that wait for the session.
     pub const EXITS: usize = 1024;
 }
+
+/// The broker.
+pub mod broker {
+    use std::time::Duration;
+
+    /// Threads that wait for the agent's calls.
+    pub const THREADS: usize = 4;
+    /// Sockets of one sandbox that the broker knows; one more is `EMFILE`. Never more than a
+    /// quarter of the descriptors the supervisor may have.
+    pub const SOCKETS: usize = 4096;
+    /// Connects of one sandbox that are being decided or dialled; one more is `EAGAIN`.
+    pub const CONNECTS: usize = 1024;
+    /// Receives that wait for a datagram; one more is `EAGAIN`.
+    pub const RECEIVES: usize = 1024;
+    /// Queries to policy DNS at one time; one more datagram is dropped.
+    pub const QUERIES: usize = 128;
+    /// Bytes of a datagram (RFC 768 over IPv4).
+    pub const DATAGRAM_BYTES: usize = 65_507;
+    /// Datagrams of one `sendmmsg(2)`.
+    pub const DATAGRAMS_PER_CALL: usize = 64;
+    /// Buffers of one message (`UIO_MAXIOV`).
+    pub const BUFFERS_PER_MESSAGE: usize = 1024;
+    /// Bytes of a DNS message over TCP.
+    pub const DNS_MESSAGE_BYTES: usize = 4096;
+    /// How long a DNS client over TCP may be idle.
+    pub const DNS_IDLE_TIME: Duration = Duration::from_secs(10);
+    /// How long a non-blocking connect is held back so that its error can be the real one.
+    pub const CONNECT_HEAD_START: Duration = Duration::from_millis(50);
+    /// How often a call that waits is checked to be still there.
+    pub const STILL_THERE: Duration = Duration::from_millis(250);
+    /// Connections to our listener that nobody has registered yet.
+    pub const UNCLAIMED: usize = 256;
+    /// How long a connection or a registration waits for its counterpart.
+    pub const CLAIM_TIME: Duration = Duration::from_secs(2);
+    /// Connections that wait at our listener.
+    pub const BACKLOG: i32 = 4096;
+    /// How often sockets that the agent has closed are looked for.
+    pub const COLLECT_EVERY: Duration = Duration::from_secs(1);
+    /// Least time between two looks that were asked for by a full table.
+    pub const COLLECT_AGAIN: Duration = Duration::from_millis(20);
+    /// How long a connection to a server inside the sandbox may take.
+    pub const DIAL_INSIDE_TIME: Duration = Duration::from_secs(5);
+}

@@ -73,8 +73,6 @@ walls! {
     UnixPath = "unix-path-check",
     /// Loopback is private.
     PrivateLoopback = "private-loopback",
-    /// A registration is consumed by its own address pair.
-    AddressPair = "address-pair",
 }
 
 impl Wall {

@@ -143,8 +143,7 @@ fn serve(supervisor: &OwnedFd, maker: &OwnedFd, order: &OwnedFd, watch: &OwnedFd
     let mut asked = true;
     loop {
         let of_maker = if asked { PollFlags::IN } else { PollFlags::empty() };
-        let mut set =
-            [PollFd::new(supervisor, PollFlags::IN), PollFd::new(watch, PollFlags::IN), PollFd::new(maker, of_maker)];
+        let mut set = [PollFd::new(supervisor, PollFlags::IN), PollFd::new(watch, PollFlags::IN), PollFd::new(maker, of_maker)];
         let polled = if asked { &mut set[..] } else { &mut set[..2] };
         if poll(polled, None).is_err() {
             continue;

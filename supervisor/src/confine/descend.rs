@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     time::{Duration, Instant},
 };
 
@@ -15,12 +15,14 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every process below `root`, as `/proc` shows it now.
-pub(crate) fn descendants(root: u32) -> Vec<u32> {
+///
+/// An error means that nothing is known, which is not the same as that there are none: our own
+/// table of descriptors may be full.
+pub(crate) fn descendants(root: u32) -> io::Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Some(parent) = parent(pid) else { continue };
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(parent) = parent(pid)? else { continue };
         children.entry(parent).or_default().push(pid);
     }
     let (mut found, mut next) = (Vec::new(), vec![root]);
@@ -30,14 +32,21 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
             next.push(child);
         }
     }
-    found
+    Ok(found)
 }
 
 /// The parent of a process. The name in the second field may hold anything, so fields are counted
 /// from its closing parenthesis.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+fn parent(pid: u32) -> io::Result<Option<u32>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => {
+            let fields = stat.iter().rposition(|byte| *byte == b')').map(|end| String::from_utf8_lossy(&stat[end + 1..]).into_owned());
+            Ok(fields.and_then(|fields| fields.split_whitespace().nth(1)?.parse().ok()))
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Err(error),
+        // It has gone in between.
+        Err(_) => Ok(None),
+    }
 }
 
 /// Kills every descendant of this process and reaps what becomes its child.
@@ -47,7 +56,7 @@ pub(crate) fn kill_descendants() {
     while start.elapsed() < PATIENCE {
         let mut stopped = HashSet::new();
         loop {
-            let new: Vec<u32> = descendants(own).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+            let new: Vec<u32> = descendants(own).unwrap_or_default().into_iter().filter(|pid| stopped.insert(*pid)).collect();
             if new.is_empty() {
                 break;
             }
@@ -58,7 +67,7 @@ pub(crate) fn kill_descendants() {
         }
         signal_all(stopped.iter(), Signal::KILL);
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        if descendants(own).is_empty() {
+        if descendants(own).is_ok_and(|left| left.is_empty()) {
             return;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -207,7 +207,10 @@ impl Domain {
     pub(crate) fn check(&self) -> Result<(), ConfineError> {
         if let Some(run_as) = self.run_as {
             if run_as.uid == 0 || run_as.gid == 0 {
-                return Err(ConfineError::new("RunAsRefused", "the agent never runs as root or in root's group: choose another uid and gid"));
+                return Err(ConfineError::new(
+                    "RunAsRefused",
+                    "the agent never runs as root or in root's group: choose another uid and gid",
+                ));
             }
             if !rustix::process::geteuid().is_root() {
                 return Err(ConfineError::new(

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use openshell_policy::model::LandlockCompatibility;
 
@@ -94,10 +94,7 @@ fn restrict(grants: Grants) -> Result<RulesetStatus, RulesetError> {
 }
 
 /// Rights that a file can have; the rest are a directory's, and the kernel refuses them on a file.
-fn rules(
-    paths: Vec<PathFd>,
-    access: landlock::BitFlags<AccessFs>,
-) -> impl Iterator<Item = Result<PathBeneath<PathFd>, RulesetError>> {
+fn rules(paths: Vec<PathFd>, access: landlock::BitFlags<AccessFs>) -> impl Iterator<Item = Result<PathBeneath<PathFd>, RulesetError>> {
     paths.into_iter().map(move |fd| {
         let is_directory = rustix::fs::fstat(&fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
         let access = if is_directory { access } else { access & AccessFs::from_file(NEWEST) };

@@ -182,10 +182,7 @@ impl Launcher {
             return Err(ConfineError::new("Internal", "the launcher's answer has no listener"));
         }
         let children = Arc::clone(&self.children);
-        std::thread::Builder::new()
-            .name("launcher-events".to_owned())
-            .spawn(move || read_events(&events, &children))
-            .map_err(internal)?;
+        std::thread::Builder::new().name("launcher-events".to_owned()).spawn(move || read_events(&events, &children)).map_err(internal)?;
         let has = |wall: Wall| enforcement.walls.iter().any(|name| name == wall.name());
         if !has(Wall::MountNamespace) {
             *self.temporary.lock() = Some(domain.temporary());

@@ -24,7 +24,6 @@ pub struct Listener {
     launcher: u32,
     run_as: Option<RunAs>,
     writable: Vec<PathBuf>,
-    protected: Vec<PathBuf>,
 }
 
 /// A socket that can be made in the agent's network namespace.
@@ -34,6 +33,10 @@ pub enum SocketKind {
     Tcp4,
     /// TCP over IPv6.
     Tcp6,
+    /// UDP over IPv4; only where the wall of its emulation is down.
+    Udp4,
+    /// UDP over IPv6; only where the wall of its emulation is down.
+    Udp6,
 }
 
 /// A system call that waits for an answer.
@@ -51,19 +54,17 @@ pub struct Notification {
 
 impl Listener {
     pub(super) fn new(notify: Option<OwnedFd>, maker: Option<OwnedFd>, launcher: u32, domain: &Domain, writable: Vec<PathBuf>) -> Self {
-        Self {
-            notify,
-            maker: maker.map(Mutex::new),
-            launcher,
-            run_as: domain.run_as,
-            writable,
-            protected: domain.protected.clone(),
-        }
+        Self { notify, maker: maker.map(Mutex::new), launcher, run_as: domain.run_as, writable }
     }
 
     /// Process above everything in the sandbox.
     pub(crate) fn launcher(&self) -> u32 {
         self.launcher
+    }
+
+    /// Whether the agent has a network namespace of its own.
+    pub(crate) fn own_network(&self) -> bool {
+        self.maker.is_some()
     }
 
     /// Whom the agent runs as, where that is not us.
@@ -74,11 +75,6 @@ impl Listener {
     /// Paths that are granted read-write.
     pub(crate) fn writable(&self) -> &[PathBuf] {
         &self.writable
-    }
-
-    /// Paths that are ours.
-    pub(crate) fn protected(&self) -> &[PathBuf] {
-        &self.protected
     }
 
     /// Whether there are notifications at all (the wall may be down).
@@ -185,9 +181,11 @@ pub(super) enum MadeSocket {
 
 /// A TCP socket in this process's network namespace.
 pub(super) fn make_socket(kind: SocketKind) -> io::Result<OwnedFd> {
-    let family = match kind {
-        SocketKind::Tcp4 => AddressFamily::INET,
-        SocketKind::Tcp6 => AddressFamily::INET6,
+    let (family, kind) = match kind {
+        SocketKind::Tcp4 => (AddressFamily::INET, SocketType::STREAM),
+        SocketKind::Tcp6 => (AddressFamily::INET6, SocketType::STREAM),
+        SocketKind::Udp4 => (AddressFamily::INET, SocketType::DGRAM),
+        SocketKind::Udp6 => (AddressFamily::INET6, SocketType::DGRAM),
     };
-    Ok(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }

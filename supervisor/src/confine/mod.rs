@@ -41,9 +41,13 @@ mod wire;
 mod zygote;
 
 pub use ablation::Wall;
+pub(crate) use descend::descendants;
 pub use domain::{ConfineError, Domain, Enforcement, Host, Level, Loopback, Namespaces, RunAs, Use};
 pub use guardian::Guardian;
+pub(crate) use landlock::covers;
 pub use launcher::{Exit, Exits, Launcher, LauncherEnd, Spawn, SpawnError};
+pub(crate) use listener::CloseOnExec;
 pub use listener::{Listener, Notification, SocketKind};
 pub use openshell_policy::model::LandlockCompatibility;
 pub use probe::{Probe, probe};
+pub(crate) use sys::{bind_address_no_port, bind_to_device, queued_bytes, watch};

@@ -109,11 +109,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// To be asked before the notify filter is installed, which refuses a part of the questions.
     pub(super) fn look() -> Self {
-        Self {
-            version: version(&release()),
-            notification: sys::knows_user_notification(),
-            wait_killable: sys::knows_wait_killable(),
-        }
+        Self { version: version(&release()), notification: sys::knows_user_notification(), wait_killable: sys::knows_wait_killable() }
     }
 
     fn refusal(self) -> Option<Reason> {

@@ -5,9 +5,11 @@ use std::{
     io, mem,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     ptr,
+    sync::Arc,
 };
 
 use rustix::process::{Pid, Resource, Rlimit};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// One instruction of a filter, as the kernel reads it.
 pub(crate) type Instruction = libc::sock_filter;
@@ -283,6 +285,13 @@ pub(crate) fn queued_bytes(socket: BorrowedFd<'_>) -> usize {
     // SAFETY: FIONREAD writes one int.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if result < 0 { 0 } else { bytes as usize }
+}
+
+/// Waits for a shared descriptor to become readable, in the current runtime.
+pub(crate) fn watch(descriptor: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: the descriptor stays open, and its number its own, for as long as the `Arc` that the
+    // result holds; `OwnedFd` gives the same number every time.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Binds an open socket to a network device by name.

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
 use crate::confine::{ablation::Wall, sys::Instruction};
 
@@ -91,7 +89,9 @@ const TERMINAL_REQUESTS: [u64; 2] = [libc::TIOCSTI as u64, libc::TIOCLINUX as u6
 pub(in crate::confine) enum SignalScope {
     ByLandlock,
     /// No scope: the numbers of the supervisor's processes are refused as far as a filter can.
-    ByNumber { supervisor: i32 },
+    ByNumber {
+        supervisor: i32,
+    },
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
