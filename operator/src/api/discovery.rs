@@ -11,8 +11,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// The document at a path outside the collections.
 pub(crate) fn serve(path: &[&str], accept: &str, kinds: &Kinds) -> Option<(&'static str, Bytes)> {
-    let aggregated =
-        accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2") && !accept.contains("v=v2beta1;as=APIGroupDiscoveryList,");
+    let aggregated = wants_aggregated(accept);
     let value = match path {
         ["version"] => version(),
         ["healthz" | "livez" | "readyz"] => return Some(("text/plain", Bytes::from_static(b"ok"))),

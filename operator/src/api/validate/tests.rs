@@ -53,7 +53,7 @@ fn messages_are_an_api_servers() {
         ["spec.env[0].name: Invalid value: \"string\": names beginning with OPENSHELL_ are reserved"]
     );
     assert_eq!(
-        check(&json!({ "policy": {}, "policyRef": { "name": "p" } }), None),
+        check(&json!({ "policy": { "version": 1 }, "policyRef": { "name": "p" } }), None),
         ["spec.policyRef: Invalid value: \"object\": set policy or policyRef, not both: an inline policy replaces a referenced one"]
     );
 }
