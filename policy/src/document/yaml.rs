@@ -98,7 +98,11 @@ impl Tree {
                     return Err(finding("syntax", place, "an alias cannot be a key; write the key out".to_owned()));
                 }
                 let Some((node, size)) = self.anchors.get(&id) else {
-                    return Err(finding("syntax", place, "an alias cannot stand inside what it stands for".to_owned()));
+                    return Err(finding(
+                        "syntax",
+                        place,
+                        "this alias stands for a key or for something it is part of; write the value out".to_owned(),
+                    ));
                 };
                 let (node, size) = (node.clone(), *size);
                 self.count(size, place)?;
@@ -135,15 +139,18 @@ impl Tree {
     }
 
     fn put(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), Finding> {
+        let place = node.place.unwrap_or(Place { line: 1, column: 1 });
         if anchor != 0 {
+            // A copy is kept, so it counts: anchors around anchors would keep many.
+            self.count(size, place)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some(Open { kind: Kind::List(items), .. }) => items.push(node),
-            Some(Open { kind: Kind::Map(entries, key), place, .. }) => {
+            Some(Open { kind: Kind::Map(entries, key), .. }) => {
                 let Some((key, key_place)) = key.take() else {
-                    return Err(finding("syntax", *place, "a value stands where a key should".to_owned()));
+                    return Err(finding("syntax", place, "a value stands where a key should".to_owned()));
                 };
                 entries.push(Entry { key, key_place: Some(key_place), node });
             }
