@@ -61,3 +61,60 @@ impl Registry {
         if self.drivers.is_empty() { "none".to_owned() } else { self.drivers.keys().copied().collect::<Vec<_>>().join(", ") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future::BoxFuture;
+    use futures::stream::{BoxStream, StreamExt as _};
+
+    use super::*;
+    use crate::blueprint::SandboxBlueprint;
+    use crate::driver::{Capabilities, Cleanup, DriverError, WorkloadState};
+
+    /// A driver that is only a name.
+    struct Named(&'static str);
+
+    impl ComputeDriver for Named {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+        fn capabilities(&self) -> Capabilities {
+            Capabilities { cleanup: Cleanup::OwnerReferences }
+        }
+        fn admit(&self, _: &SandboxBlueprint) -> Result<(), DriverError> {
+            Ok(())
+        }
+        fn ensure<'a>(&'a self, _: &'a SandboxBlueprint) -> BoxFuture<'a, Result<(), DriverError>> {
+            Box::pin(async { Ok(()) })
+        }
+        fn observe<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<WorkloadState, DriverError>> {
+            Box::pin(async { Ok(WorkloadState::Absent) })
+        }
+        fn suspend<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), DriverError>> {
+            Box::pin(async { Ok(()) })
+        }
+        fn delete<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), DriverError>> {
+            Box::pin(async { Ok(()) })
+        }
+        fn list(&self) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn watch(&self) -> BoxStream<'static, String> {
+            futures::stream::empty().boxed()
+        }
+    }
+
+    #[test]
+    fn detects_in_order_and_never_what_is_not_there() {
+        let mut registry = Registry::new();
+        assert!(matches!(registry.detect(), Err(RegistryError::None { .. })));
+        registry.register(Arc::new(Named("vm")));
+        assert!(registry.detect().is_err(), "vm is taken only by name");
+        registry.register(Arc::new(Named("process")));
+        assert_eq!(registry.detect().map(|driver| driver.name()).ok(), Some("process"));
+        registry.register(Arc::new(Named("docker")));
+        assert_eq!(registry.detect().map(|driver| driver.name()).ok(), Some("docker"));
+        let unknown = registry.get("kuberentes").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(unknown.contains("kuberentes") && unknown.contains("docker, process, vm"), "{unknown}");
+    }
+}
