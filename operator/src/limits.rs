@@ -10,23 +10,23 @@ pub const RECONCILE_CONCURRENCY: u16 = 16;
 /// First pause after a failed reconcile of an object; doubled with each further failure.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause between two attempts on an object.
-pub const BACKOFF_LONGEST: Duration = Duration::from_secs(60);
+pub const BACKOFF_LONGEST: Duration = Duration::from_mins(1);
 /// Attempts to write a status against concurrent writers before the object is queued again.
 pub const STATUS_ATTEMPTS: usize = 8;
 /// Fallback for missed events: every object is looked at this often.
-pub const RESYNC: Duration = Duration::from_secs(10 * 60);
+pub const RESYNC: Duration = Duration::from_mins(10);
 /// Counts on a `Policy` are written at most this often.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Change notices a slow controller may be behind before it looks at everything instead.
 pub const EVENT_BUFFER: usize = 4096;
 /// Workloads without an object are looked for this often.
-pub const ORPHAN_INTERVAL: Duration = Duration::from_secs(10 * 60);
+pub const ORPHAN_INTERVAL: Duration = Duration::from_mins(10);
 
 // ---- plan -------------------------------------------------------------------------------
 
 /// A started supervisor must have a session within this time, or the sandbox is in error
 /// (and recovers when the session comes after all).
-pub const SESSION_DEADLINE: Duration = Duration::from_secs(60);
+pub const SESSION_DEADLINE: Duration = Duration::from_mins(1);
 /// While something is stopping, it is looked at this often in case the driver's notice was lost.
 pub const STOPPING_RECHECK: Duration = Duration::from_secs(5);
 

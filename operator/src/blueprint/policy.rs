@@ -57,7 +57,7 @@ fn selected<'a>(
     let mut names: Vec<String> = policies
         .into_iter()
         .filter(|p| p.namespace().unwrap_or_default() == namespace && selects(p, sandbox))
-        .map(|p| p.name_any())
+        .map(kube::ResourceExt::name_any)
         .collect();
     names.sort();
     match names.len() {

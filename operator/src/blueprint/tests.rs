@@ -9,7 +9,7 @@ use super::*;
 
 const SPACE: &str = "openshell";
 
-fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, labels: Value, spec: Value) -> K {
+fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, labels: &Value, spec: &Value) -> K {
     serde_json::from_value(json!({
         "apiVersion": "openshell.ai/v1alpha1", "kind": kind,
         "metadata": { "name": name, "namespace": SPACE, "uid": format!("uid-{name}"), "generation": 3, "labels": labels },
@@ -18,12 +18,12 @@ fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, labels: Value,
     .unwrap()
 }
 
-fn sandbox(spec: Value) -> OpenShellSandbox {
-    object("OpenShellSandbox", "demo", json!({ "team": "a" }), spec)
+fn sandbox(spec: &Value) -> OpenShellSandbox {
+    object("OpenShellSandbox", "demo", &json!({ "team": "a" }), spec)
 }
 
-fn gateway(spec: Value) -> OpenShellGateway {
-    object("OpenShellGateway", "local", json!({}), spec)
+fn gateway(spec: &Value) -> OpenShellGateway {
+    object("OpenShellGateway", "local", &json!({}), spec)
 }
 
 fn document(host: &str) -> Value {
@@ -38,15 +38,15 @@ fn policy(name: &str, host: &str, selector: Option<Value>) -> Policy {
     if let Some(labels) = selector {
         spec["selector"] = json!({ "matchLabels": labels });
     }
-    object("Policy", name, json!({}), spec)
+    object("Policy", name, &json!({}), &spec)
 }
 
-fn provider(name: &str, credential: &str, config: Value) -> Provider {
+fn provider(name: &str, credential: &str, config: &Value) -> Provider {
     object(
         "Provider",
         name,
-        json!({}),
-        json!({
+        &json!({}),
+        &json!({
             "type": "github",
             "credentials": [{ "name": credential, "secretKeyRef": { "name": format!("osprov-{name}"), "key": credential } }],
             "endpoints": [{ "host": "API.github.com" }, { "host": "*.github.com", "port": 8443, "path": "/repos/**" }],
@@ -56,45 +56,45 @@ fn provider(name: &str, credential: &str, config: Value) -> Provider {
 }
 
 fn refused(sandbox: &OpenShellSandbox, policies: &[Policy], providers: &[Provider]) -> (Reason, String) {
-    let error = compose(sandbox, &gateway(json!({})), policies, providers).unwrap_err();
+    let error = compose(sandbox, &gateway(&json!({})), policies, providers).unwrap_err();
     (error.reason, error.message)
 }
 
 #[test]
 fn one_policy_decides() {
-    let bare = gateway(json!({}));
-    let inline = compose(&sandbox(json!({ "policy": document("a.example.com") })), &bare, &[], &[]).unwrap();
+    let bare = gateway(&json!({}));
+    let inline = compose(&sandbox(&json!({ "policy": document("a.example.com") })), &bare, &[], &[]).unwrap();
     assert_eq!(inline.policy_source, PolicySource::Inline);
     assert_eq!(inline.policy_hash, inline.policy.hash());
     let policies = [policy("web", "b.example.com", None), policy("team", "c.example.com", Some(json!({ "team": "a" })))];
-    let referenced = compose(&sandbox(json!({ "policyRef": { "name": "web" } })), &bare, &policies, &[]).unwrap();
+    let referenced = compose(&sandbox(&json!({ "policyRef": { "name": "web" } })), &bare, &policies, &[]).unwrap();
     assert_eq!(referenced.policy_source, PolicySource::Referenced("web".into()));
-    let selected = compose(&sandbox(json!({})), &bare, &policies, &[]).unwrap();
+    let selected = compose(&sandbox(&json!({})), &bare, &policies, &[]).unwrap();
     assert_eq!(selected.policy_source, PolicySource::Selected("team".into()));
-    let default = compose(&sandbox(json!({})), &bare, &policies[..1], &[]).unwrap();
+    let default = compose(&sandbox(&json!({})), &bare, &policies[..1], &[]).unwrap();
     assert_eq!((default.policy_source, default.policy), (PolicySource::Default, openshell_policy::Policy::restrictive_default()));
 }
 
 #[test]
 fn policies_that_cannot_be_used_refuse() {
     let both = [policy("x", "a.example.com", Some(json!({ "team": "a" }))), policy("y", "a.example.com", Some(json!({ "team": "a" })))];
-    let (reason, message) = refused(&sandbox(json!({})), &both, &[]);
+    let (reason, message) = refused(&sandbox(&json!({})), &both, &[]);
     assert_eq!(reason, Reason::PolicyConflict);
     assert!(message.contains("x, y"), "{message}");
-    assert_eq!(refused(&sandbox(json!({ "policyRef": { "name": "z" } })), &both, &[]).0, Reason::PolicyNotFound);
-    let ambiguous = sandbox(json!({ "policyRef": { "name": "x" }, "policy": document("a.example.com") }));
+    assert_eq!(refused(&sandbox(&json!({ "policyRef": { "name": "z" } })), &both, &[]).0, Reason::PolicyNotFound);
+    let ambiguous = sandbox(&json!({ "policyRef": { "name": "x" }, "policy": document("a.example.com") }));
     assert_eq!(refused(&ambiguous, &both, &[]).0, Reason::PolicyAmbiguous);
     let mut elsewhere = both[0].clone();
     elsewhere.metadata.namespace = Some("other".into());
-    assert_eq!(refused(&sandbox(json!({ "policyRef": { "name": "x" } })), &[elsewhere], &[]).0, Reason::PolicyNotFound);
+    assert_eq!(refused(&sandbox(&json!({ "policyRef": { "name": "x" } })), &[elsewhere], &[]).0, Reason::PolicyNotFound);
     let mut typo = both[0].clone();
     typo.spec.policy = PolicyDocument(json!({ "version": 1, "network_polices": {} }));
-    let error = compose(&sandbox(json!({ "policyRef": { "name": "x" } })), &gateway(json!({})), &[typo], &[]).unwrap_err();
+    let error = compose(&sandbox(&json!({ "policyRef": { "name": "x" } })), &gateway(&json!({})), &[typo], &[]).unwrap_err();
     assert_eq!(error.reason, Reason::PolicyRefused);
     assert!(error.message.contains("Policy \"x\"") && error.message.contains("network_polices"), "{error}");
     assert!(!error.findings.is_empty());
     let nothing = policy("all", "a.example.com", Some(json!({})));
-    let composed = compose(&sandbox(json!({})), &gateway(json!({})), &[nothing], &[]).unwrap();
+    let composed = compose(&sandbox(&json!({})), &gateway(&json!({})), &[nothing], &[]).unwrap();
     assert_eq!(composed.policy_source, PolicySource::Default, "an empty selector selects nothing");
 }
 
@@ -104,20 +104,20 @@ fn a_refusal_of_many_findings_fits_into_a_condition() {
     for i in 0..2000 {
         rules.insert(format!("rule-{i}"), json!({ "endpoint": [] }));
     }
-    let (reason, message) = refused(&sandbox(json!({ "policy": { "version": 1, "network_policies": rules } })), &[], &[]);
+    let (reason, message) = refused(&sandbox(&json!({ "policy": { "version": 1, "network_policies": rules } })), &[], &[]);
     assert_eq!(reason, Reason::PolicyRefused);
     assert!(message.chars().count() <= crate::limits::CONDITION_MESSAGE + 64, "{}", message.len());
 }
 
 #[test]
 fn providers_bring_references_and_bindings() {
-    let wants = sandbox(json!({ "providerRefs": [{ "name": "gh" }], "env": [{ "name": "A", "value": "own" }] }));
-    let defaults = gateway(json!({ "sandboxDefaults": {
+    let wants = sandbox(&json!({ "providerRefs": [{ "name": "gh" }], "env": [{ "name": "A", "value": "own" }] }));
+    let defaults = gateway(&json!({ "sandboxDefaults": {
         "env": [{ "name": "A", "value": "default" }, { "name": "B", "value": "default" }, { "name": "GITHUB_TOKEN", "value": "default" }],
         "enforcement": "Full",
     } }));
     let composed =
-        compose(&wants, &defaults, &[], &[provider("gh", "GITHUB_TOKEN", json!([{ "name": "GH_HOST", "value": "github.com" }]))]).unwrap();
+        compose(&wants, &defaults, &[], &[provider("gh", "GITHUB_TOKEN", &json!([{ "name": "GH_HOST", "value": "github.com" }]))]).unwrap();
     assert!(composed.require_full);
     assert_eq!(composed.generation, 3);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -131,23 +131,23 @@ fn providers_bring_references_and_bindings() {
 
 #[test]
 fn nobody_gives_way_between_sandbox_and_providers() {
-    let two = sandbox(json!({ "providerRefs": [{ "name": "a" }, { "name": "b" }] }));
-    let same = [provider("a", "TOKEN", json!([])), provider("b", "TOKEN", json!([]))];
+    let two = sandbox(&json!({ "providerRefs": [{ "name": "a" }, { "name": "b" }] }));
+    let same = [provider("a", "TOKEN", &json!([])), provider("b", "TOKEN", &json!([]))];
     let (reason, message) = refused(&two, &[], &same);
     assert_eq!(reason, Reason::ProviderConflict);
     assert!(message.contains("TOKEN") && message.contains("\"a\"") && message.contains("\"b\""), "{message}");
-    let clash = sandbox(json!({ "providerRefs": [{ "name": "a" }], "env": [{ "name": "TOKEN", "value": "x" }] }));
+    let clash = sandbox(&json!({ "providerRefs": [{ "name": "a" }], "env": [{ "name": "TOKEN", "value": "x" }] }));
     assert_eq!(refused(&clash, &[], &same).0, Reason::ProviderConflict);
-    let twice = sandbox(json!({ "providerRefs": [{ "name": "a" }, { "name": "a" }] }));
+    let twice = sandbox(&json!({ "providerRefs": [{ "name": "a" }, { "name": "a" }] }));
     assert_eq!(refused(&twice, &[], &same).0, Reason::ProviderConflict);
-    let within = [provider("a", "TOKEN", json!([{ "name": "TOKEN", "value": "x" }]))];
-    assert_eq!(refused(&sandbox(json!({ "providerRefs": [{ "name": "a" }] })), &[], &within).0, Reason::ProviderConflict);
+    let within = [provider("a", "TOKEN", &json!([{ "name": "TOKEN", "value": "x" }]))];
+    assert_eq!(refused(&sandbox(&json!({ "providerRefs": [{ "name": "a" }] })), &[], &within).0, Reason::ProviderConflict);
     assert_eq!(refused(&two, &[], &same[..1]).0, Reason::ProviderNotFound);
 }
 
 #[test]
 fn names_that_are_ours_are_refused_wherever_they_come_from() {
-    let env = |name: &str, value: &str| sandbox(json!({ "env": [{ "name": name, "value": value }] }));
+    let env = |name: &str, value: &str| sandbox(&json!({ "env": [{ "name": name, "value": value }] }));
     for (name, reason) in [
         ("OPENSHELL_X", Reason::EnvironmentReserved),
         ("1A", Reason::EnvironmentInvalid),
@@ -159,12 +159,12 @@ fn names_that_are_ours_are_refused_wherever_they_come_from() {
     }
     assert_eq!(refused(&env("A", "a\0b"), &[], &[]).0, Reason::EnvironmentInvalid);
     assert_eq!(refused(&env("A", &"x".repeat(8193)), &[], &[]).0, Reason::EnvironmentInvalid);
-    let wants = sandbox(json!({ "providerRefs": [{ "name": "a" }] }));
+    let wants = sandbox(&json!({ "providerRefs": [{ "name": "a" }] }));
     for credential in ["OPENSHELL_TOKEN", "v12_TOKEN"] {
-        assert_eq!(refused(&wants, &[], &[provider("a", credential, json!([]))]).0, Reason::EnvironmentReserved, "{credential}");
+        assert_eq!(refused(&wants, &[], &[provider("a", credential, &json!([]))]).0, Reason::EnvironmentReserved, "{credential}");
     }
-    let defaults = gateway(json!({ "sandboxDefaults": { "env": [{ "name": "OPENSHELL_X", "value": "" }] } }));
-    assert_eq!(compose(&sandbox(json!({})), &defaults, &[], &[]).unwrap_err().reason, Reason::EnvironmentReserved);
+    let defaults = gateway(&json!({ "sandboxDefaults": { "env": [{ "name": "OPENSHELL_X", "value": "" }] } }));
+    assert_eq!(compose(&sandbox(&json!({})), &defaults, &[], &[]).unwrap_err().reason, Reason::EnvironmentReserved);
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn hosts_of_a_binding_are_hosts() {
 
 #[test]
 fn quota_lets_the_oldest_in() {
-    let defaults = gateway(json!({ "quotas": { "sandboxes": 2 } }));
+    let defaults = gateway(&json!({ "quotas": { "sandboxes": 2 } }));
     let all: Vec<OpenShellSandbox> = (0..4)
         .map(|i| {
-            let mut one: OpenShellSandbox = object("OpenShellSandbox", &format!("s{i}"), json!({}), json!({}));
+            let mut one: OpenShellSandbox = object("OpenShellSandbox", &format!("s{i}"), &json!({}), &json!({}));
             let time = format!("2026-01-01T00:00:0{}Z", i / 2);
             one.metadata.creation_timestamp = Some(serde_json::from_value(json!(time)).unwrap());
             one
@@ -216,7 +216,7 @@ fn quota_lets_the_oldest_in() {
         .collect();
     let let_in: Vec<bool> = all.iter().map(|one| quota::admit(one, &defaults, &all).is_ok()).collect();
     assert_eq!(let_in, [true, true, false, false]);
-    assert!(quota::admit(&all[3], &gateway(json!({})), &all).is_ok());
+    assert!(quota::admit(&all[3], &gateway(&json!({})), &all).is_ok());
 }
 
 proptest! {
@@ -227,17 +227,17 @@ proptest! {
     #[test]
     fn same_objects_same_bytes(rotation in 0_usize..4, count in 1_usize..4, inline in any::<bool>()) {
         let names: Vec<String> = (0..count).map(|i| format!("p{i}")).collect();
-        let mut providers: Vec<Provider> = names.iter().map(|name| provider(name, &format!("TOKEN_{name}"), json!([]))).collect();
+        let mut providers: Vec<Provider> = names.iter().map(|name| provider(name, &format!("TOKEN_{name}"), &json!([]))).collect();
         let mut policies = vec![policy("a", "a.example.com", None), policy("b", "b.example.com", Some(json!({ "team": "a" }))), policy("c", "c.example.com", None)];
         let mut spec = json!({ "providerRefs": names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(), "env": [{ "name": "Z", "value": "1" }, { "name": "A", "value": "2" }] });
         if inline {
             spec["policy"] = document("inline.example.com");
         }
-        let wants = sandbox(spec);
-        let before = compose(&wants, &gateway(json!({})), &policies, &providers).unwrap();
+        let wants = sandbox(&spec);
+        let before = compose(&wants, &gateway(&json!({})), &policies, &providers).unwrap();
         providers.rotate_left(rotation % count);
         policies.rotate_left(rotation % 3);
-        let after = compose(&wants, &gateway(json!({})), &policies, &providers).unwrap();
+        let after = compose(&wants, &gateway(&json!({})), &policies, &providers).unwrap();
         prop_assert_eq!(serde_json::to_vec(&before).unwrap(), serde_json::to_vec(&after).unwrap());
         for credential in after.providers.iter().flat_map(|p| &p.credentials) {
             prop_assert!(!credential.bindings.is_empty());

@@ -3,7 +3,7 @@
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, ResourceExt as _};
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, Policy, Provider};
 use serde::de::DeserializeOwned;
 
 use super::{Shared, api};
@@ -64,8 +64,10 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
 /// The blueprint of a sandbox, if its objects make one that this driver can run.
 async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -> Result<Result<SandboxBlueprint, Refusal>, kube::Error> {
     let config = &shared.config;
-    let gateway =
-        shared.gateways.get(&config.gateway_name).unwrap_or_else(|| OpenShellGateway::new(&config.gateway_name, Default::default()));
+    let gateway = shared
+        .gateways
+        .get(&config.gateway_name)
+        .unwrap_or_else(|| OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()));
     let mut readable: Vec<BlueprintError> = Vec::new();
     let (policies, providers) = match read {
         Read::Seen => (shared.policies.all(), shared.providers.all()),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use jiff::{SignedDuration, Timestamp};
 use openshell_crds::conditions::{self, is_true};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, PolicyInForce, SessionStatus};
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
+use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,7 +22,7 @@ fn blueprint() -> SandboxBlueprint {
 fn composed() -> SandboxBlueprint {
     let mut sandbox = OpenShellSandbox::new("demo", OpenShellSandboxSpec { command: vec!["agent".into()], ..Default::default() });
     sandbox.metadata.uid = Some("u".into());
-    compose(&sandbox, &OpenShellGateway::new("local", Default::default()), &[], &[]).unwrap()
+    compose(&sandbox, &OpenShellGateway::new("local", OpenShellGatewaySpec::default()), &[], &[]).unwrap()
 }
 
 fn start() -> Timestamp {

@@ -23,7 +23,7 @@ pub(crate) struct Reconciler {
     pub(crate) client: Client,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<()>,
-    _api: LocalApi,
+    api: LocalApi,
 }
 
 impl Reconciler {
@@ -41,12 +41,13 @@ impl Reconciler {
         };
         let until = shutdown.clone();
         let done = tokio::spawn(async move { controllers::run(config, until).await.unwrap() });
-        Self { client, shutdown, done, _api: api }
+        Self { client, shutdown, done, api }
     }
 
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.done).await.unwrap().unwrap();
+        self.api.close().await;
     }
 
     pub(crate) fn sandboxes(&self) -> Api<OpenShellSandbox> {
@@ -379,7 +380,7 @@ async fn policy_history_is_numbered_bounded_and_owned() {
     let two = revisions::get(client, LOCAL_NAMESPACE, &uid, 2).await.unwrap().unwrap();
     assert_eq!(two.policy, json!({ "version": 2 }));
     assert!(two.created.is_some());
-    let at_once = futures::future::join_all((10..14).map(|i| record(i))).await;
+    let at_once = futures::future::join_all((10..14).map(&record)).await;
     let mut numbers = at_once.clone();
     numbers.sort_unstable();
     numbers.dedup();

@@ -1,6 +1,6 @@
 //! Objects to reconcile.
 
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec};
+use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, OpenShellSandboxSpec};
 use openshell_operator::blueprint::{SandboxBlueprint, compose};
 
 /// A sandbox as an API would have stored it.
@@ -14,5 +14,5 @@ pub(crate) fn stored(name: &str, uid: &str) -> OpenShellSandbox {
 
 /// A blueprint with the restrictive default.
 pub(crate) fn blueprint(name: &str, uid: &str) -> SandboxBlueprint {
-    compose(&stored(name, uid), &OpenShellGateway::new("local", Default::default()), &[], &[]).unwrap()
+    compose(&stored(name, uid), &OpenShellGateway::new("local", OpenShellGatewaySpec::default()), &[], &[]).unwrap()
 }

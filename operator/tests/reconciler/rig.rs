@@ -28,19 +28,19 @@ impl BootstrapSource for Tokens {
 /// A state directory of its own. Whatever still runs in it is killed at the end.
 pub(crate) struct Rig {
     pub(crate) root: PathBuf,
-    _own: Option<tempfile::TempDir>,
+    own: Option<tempfile::TempDir>,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
         let own = tempfile::tempdir().unwrap();
-        Self { root: own.path().to_owned(), _own: Some(own) }
+        Self { root: own.path().to_owned(), own: Some(own) }
     }
 
     /// Over the directory of another rig, which cleans up.
     #[cfg(feature = "failpoints")]
     pub(crate) fn at(root: PathBuf) -> Self {
-        Self { root, _own: None }
+        Self { root, own: None }
     }
 
     pub(crate) fn config(&self) -> ProcessDriverConfig {
@@ -90,7 +90,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        if self._own.is_none() {
+        if self.own.is_none() {
             return;
         }
         for (_, pid, start) in self.starts() {

@@ -101,7 +101,7 @@ impl ComputeDriver for ProcessDriver {
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<String>, DriverError>> {
-        Box::pin(self.blocking(|sandboxes| sandboxes.list()))
+        Box::pin(self.blocking(Sandboxes::list))
     }
 
     fn watch(&self) -> BoxStream<'static, String> {

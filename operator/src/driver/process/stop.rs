@@ -1,12 +1,13 @@
 //! Ending a supervisor: ask, wait, kill, and see that nothing is left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use super::inspect::Identified;
 use super::record;
 use super::sandboxes::{Sandboxes, Slot};
 use crate::driver::{DriverError, WorkloadState};
@@ -70,7 +71,7 @@ impl Ending {
                 let (there, name, place, at) = (Arc::clone(&sandboxes), uid.clone(), Arc::clone(&slot), directory.clone());
                 let turn = tokio::task::spawn_blocking(move || turn(&there, &name, &at, &place)).await;
                 match turn {
-                    Ok(Ok(Turn::Over)) => break,
+                    Ok(Ok(Turn::Over)) | Err(_) => break,
                     Ok(Ok(Turn::Wait(pause))) => {
                         tokio::select! {
                             () = slot.stirred.notified() => {}
@@ -83,7 +84,6 @@ impl Ending {
                         slot.enter().ending = None;
                         break;
                     }
-                    Err(_) => break,
                 }
             }
             sandboxes.tell(&uid);
@@ -92,7 +92,7 @@ impl Ending {
 }
 
 /// One look at what is ending, and what that asks for.
-fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &std::path::Path, slot: &Arc<Slot>) -> Result<Turn, DriverError> {
+fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot>) -> Result<Turn, DriverError> {
     let mut inner = slot.enter();
     let found = sandboxes.look(uid, directory, slot, &mut inner)?;
     let Some(ending) = &mut inner.ending else { return Ok(Turn::Over) };
@@ -105,25 +105,25 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &std::path::Path, slot
         }
         return Ok(Turn::Over);
     }
-    // The supervisor is asked; its guardian ends what is left. Only where there is no supervisor
-    // (not yet, or no more) is it the guardian's turn.
-    let target = found.supervisor.or(found.started);
+    // The supervisor is asked, or the process that is to become one. A guardian that has lost its
+    // supervisor is left to its work: it ends what the agent has started.
+    let target = found.supervisor.or(found.started.filter(|_| found.identified == Identified::No));
     let now = Instant::now();
-    let due = now >= ending.kill_at;
-    match (ending.asked, target) {
-        (_, None) => {}
-        (Asked::Not, Some(process)) if !due => {
-            process.signal(Signal::TERM);
-            ending.asked = Asked::Politely;
-        }
-        (Asked::Not | Asked::Politely, Some(process)) if due => {
+    match target {
+        Some(process) if now >= ending.kill_at && ending.asked != Asked::Finally => {
             process.signal(Signal::KILL);
             ending.asked = Asked::Finally;
         }
-        (Asked::Finally, Some(process)) if now >= ending.kill_at + ending.give_up_after => {
-            process.signal(Signal::KILL);
+        Some(process) if ending.asked == Asked::Not => {
+            process.signal(Signal::TERM);
+            ending.asked = Asked::Politely;
+        }
+        _ if now >= ending.kill_at + ending.give_up_after => {
+            if let Some(process) = found.supervisor.or(found.started) {
+                process.signal(Signal::KILL);
+            }
             ending.kill_at = now;
-            tracing::error!(sandbox = uid, pid = process.pid, "a workload does not end although it was killed; look at what holds it");
+            tracing::error!(sandbox = uid, "a workload does not end although it was killed; look at what holds the lock in its directory");
         }
         _ => {}
     }
