@@ -285,3 +285,6 @@ impl Egress for EgressProxy {
         self.shared.recorder.call_refused(identity.as_deref(), what, target, reason, self.shared.revision());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+mod harness;
+mod inspected;
+mod live;
+mod opening;
+mod proxied;
