@@ -37,9 +37,9 @@ pub mod egress {
     /// Bytes of a ClientHello that are waited for before the server name is known.
     pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
     /// How long a client may take to say what it speaks, and to send a request's head.
-    pub const HEAD_TIME: Duration = Duration::from_secs(60);
+    pub const HEAD_TIME: Duration = Duration::from_mins(1);
     /// How long an inspected connection may be idle between two requests.
-    pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(300);
+    pub const KEEP_ALIVE_TIME: Duration = Duration::from_mins(5);
     /// Bytes of a request's or response's head.
     pub const HEAD_BYTES: usize = 64 * 1024;
     /// Header fields of a request.

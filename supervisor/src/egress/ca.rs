@@ -79,7 +79,7 @@ impl SandboxCa {
         params.distinguished_name = name("OpenShell Sandbox CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        validity(&mut params, Duration::from_secs(10 * 365 * 86_400));
+        validity(&mut params, Duration::from_hours(10 * 365 * 24));
         let certificate = params.self_signed(&key)?;
         let pem = certificate.pem();
         let certificate = certificate.der().clone();
@@ -92,7 +92,7 @@ impl SandboxCa {
                 pem,
                 leaf_key,
                 leaf_key_der,
-                configs: Cache::builder().max_capacity(CERTIFICATES).time_to_live(Duration::from_secs(86_400)).build(),
+                configs: Cache::builder().max_capacity(CERTIFICATES).time_to_live(Duration::from_hours(24)).build(),
                 provider: Arc::new(rustls::crypto::ring::default_provider()),
             }),
         })
@@ -136,7 +136,7 @@ impl SandboxCa {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         // Apple's and others' clients refuse leaves that are valid for more than 398 days.
-        validity(&mut params, Duration::from_secs(90 * 86_400));
+        validity(&mut params, Duration::from_hours(90 * 24));
         let leaf = params.signed_by(&self.inner.leaf_key, &self.inner.issuer)?;
         let chain = vec![leaf.der().clone(), self.inner.certificate.clone()];
         let key = PrivateKeyDer::Pkcs8(self.inner.leaf_key_der.clone_key());
@@ -159,7 +159,7 @@ fn name(common: &str) -> DistinguishedName {
 /// From a day ago, for clocks that differ.
 fn validity(params: &mut CertificateParams, time: Duration) {
     let now = SystemTime::now();
-    params.not_before = (now - Duration::from_secs(86_400)).into();
+    params.not_before = (now - Duration::from_hours(24)).into();
     params.not_after = (now + time).into();
 }
 

@@ -143,7 +143,7 @@ impl Vault {
             if value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
                 return refuse("its value holds a control character");
             }
-            let Some(bindings) = bindings.into_iter().map(bind).collect::<Option<Vec<_>>>() else {
+            let Some(bindings) = bindings.iter().map(bind).collect::<Option<Vec<_>>>() else {
                 return refuse("a binding has no valid host, port or path");
             };
             let expires = expires.and_then(|time| {
@@ -245,7 +245,7 @@ impl Entry {
 }
 
 /// Hosts and paths are written as in an endpoint of a policy.
-fn bind(binding: CredentialBinding) -> Option<Binding> {
+fn bind(binding: &CredentialBinding) -> Option<Binding> {
     let host = HostPattern::parse(&binding.host).ok()?;
     let port = u16::try_from(binding.port).ok().filter(|port| *port != 0)?;
     let path_is_valid = binding.path.is_empty() || binding.path.starts_with('/') || binding.path.starts_with("**");

@@ -134,10 +134,9 @@ fn kind_v4(address: Ipv4Addr) -> Kind {
     match [a, b, c, d] {
         [0, ..] => Kind::Never("unspecified"),
         [127, ..] => Kind::Never("loopback"),
-        [169, 254, 169, 254] => Kind::Never("cloud metadata"),
+        // Link-local; and those of Alibaba and Oracle.
+        [169, 254, 169, 254] | [100, 100, 100, 200] | [192, 0, 0, 192] => Kind::Never("cloud metadata"),
         [169, 254, ..] => Kind::Never("link-local"),
-        // Metadata services outside of link-local: Alibaba, Oracle.
-        [100, 100, 100, 200] | [192, 0, 0, 192] => Kind::Never("cloud metadata"),
         [255, 255, 255, 255] => Kind::Never("broadcast"),
         [224..=239, ..] => Kind::Never("multicast"),
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Kind::Special("private"),

@@ -115,7 +115,7 @@ fn error(id: u16, op_code: OpCode, code: ResponseCode) -> Option<Answer> {
 /// The name as a host name, in lower case; `None` if it could be none.
 fn host_name(name: &Name) -> Option<String> {
     let mut text = String::with_capacity(name.len());
-    for label in name.iter() {
+    for label in name {
         if label.is_empty() || !label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
             return None;
         }

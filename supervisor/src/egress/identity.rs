@@ -140,13 +140,12 @@ impl Identities {
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
         };
-        let hash = match self.hashes.get(&content) {
-            Some(hash) => hash,
-            None => {
-                let hash: Arc<str> = hash_file(file)?.into();
-                self.hashes.insert(content, hash.clone());
-                hash
-            }
+        let hash = if let Some(hash) = self.hashes.get(&content) {
+            hash
+        } else {
+            let hash: Arc<str> = hash_file(file)?.into();
+            self.hashes.insert(content, hash.clone());
+            hash
         };
         let integrity = self.compare(path, &hash);
         Ok((path.to_owned(), hash.as_ref().to_owned(), integrity))

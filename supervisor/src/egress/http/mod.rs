@@ -167,6 +167,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Linted<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The refusal still has to be written.
+        if self.found.lock().is_some() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 

@@ -289,7 +289,7 @@ pub(super) fn policy(port: u16, endpoint: &str) -> String {
 pub(super) fn rest(rules: &[(&str, &str)]) -> String {
     let mut text = "        protocol: rest\n        enforcement: enforce\n        rules:\n".to_owned();
     for (method, path) in rules {
-        text.push_str(&format!("          - allow: {{ method: {method}, path: \"{path}\" }}\n"));
+        text.push_str(&format!("          - allow: {{ method: \"{method}\", path: \"{path}\" }}\n"));
     }
     text
 }

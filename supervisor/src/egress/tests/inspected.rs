@@ -109,7 +109,7 @@ async fn what_is_ambiguous_or_not_http_never_reaches_the_server() {
         (format!("GET /%252e HTTP/1.1\r\n{host}\r\n"), 400, "invalid_request_target"),
         (format!("GET /a\\b HTTP/1.1\r\n{host}\r\n"), 400, "invalid_request_target"),
         (format!("GET * HTTP/1.1\r\n{host}\r\n"), 400, "invalid_request_target"),
-        (format!("CONNECT {HOST}:443 HTTP/1.1\r\n{host}\r\n"), 400, "invalid_request_target"),
+        (format!("CONNECT {HOST}:{port} HTTP/1.1\r\n{host}\r\n"), 400, "invalid_request_target"),
         (format!("GET / HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), 403, "unsupported_l7_protocol"),
     ] {
         let mut stream = sandbox.connect(HOST, port).await.unwrap();

@@ -33,7 +33,9 @@ async fn an_allowed_host_is_relayed_by_its_synthetic_address() {
 async fn what_no_rule_grants_is_refused_and_recorded() {
     let server = Server::echo().await;
     let mut sandbox = Sandbox::with(&policy(server.port(), ""));
-    let refused = |result: Result<_, crate::flow::Refusal>| result.err().expect("refused");
+    fn refused<T>(result: Result<T, crate::flow::Refusal>) -> crate::flow::Refusal {
+        result.err().expect("refused")
+    }
     // Another name does not exist, another port is not granted.
     assert_eq!(sandbox.lookup("secret.example").await, None);
     assert_eq!(refused(sandbox.connect(HOST, 1).await).errno, Errno::Denied);
@@ -47,7 +49,7 @@ async fn what_no_rule_grants_is_refused_and_recorded() {
         "[::1]:80".to_owned(),
     ] {
         let destination: SocketAddr = address.parse().unwrap();
-        assert_eq!(refused(sandbox.open(destination).await.map(drop)).errno, Errno::Denied, "{address}");
+        assert_eq!(refused(sandbox.open(destination).await).errno, Errno::Denied, "{address}");
     }
     // Another executable.
     sandbox.identity = Arc::new(Identity { exe: "/usr/bin/other".into(), ..(*sandbox.identity).clone() });
