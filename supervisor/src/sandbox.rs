@@ -11,11 +11,7 @@
 //! decides and the environment of what is started next; one that would change the domain is
 //! refused. Nothing of the agent starts before everything of its first configuration holds.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use openshell_policy::Policy;
 use openshell_proto::supervisor::{self, ConfigResult, EnforcementReport, config_result::Outcome, enforcement_report, main_process::State};
@@ -135,7 +131,14 @@ enum MainWanted {
 
 impl Sandbox {
     /// A sandbox in which nothing runs yet.
-    pub fn new(place: Place, trust: Vec<(String, String)>, launcher: Arc<Launcher>, table: Table, egress: EgressProxy, audit: Audit) -> Self {
+    pub fn new(
+        place: Place,
+        trust: Vec<(String, String)>,
+        launcher: Arc<Launcher>,
+        table: Table,
+        egress: EgressProxy,
+        audit: Audit,
+    ) -> Self {
         let main = supervisor::MainProcess { state: State::None.into(), ..supervisor::MainProcess::default() };
         let report = watch::Sender::new(Report { main, ..Report::default() });
         let inner = Inner { place, trust, launcher, table, egress, audit, report, state: Mutex::default(), main: watch::Sender::new(None) };
@@ -155,11 +158,16 @@ impl Sandbox {
     /// Applies a configuration, or refuses it as a whole. Called by one task.
     pub async fn apply(&self, config: supervisor::Config) -> Result<ConfigResult, Fatal> {
         let (revision, policy_hash) = (config.revision, config.policy_hash.clone());
-        let result = |outcome: Outcome, error: String| ConfigResult { revision, policy_hash: policy_hash.clone(), outcome: outcome.into(), error };
+        let result =
+            |outcome: Outcome, error: String| ConfigResult { revision, policy_hash: policy_hash.clone(), outcome: outcome.into(), error };
         match self.install(config).await? {
             Ok(()) => Ok(result(Outcome::Applied, String::new())),
             Err(why) => {
-                self.inner.audit.log(Level::Error, "supervisor", format!("configuration {revision} was refused, the one before stays in force: {why}"));
+                self.inner.audit.log(
+                    Level::Error,
+                    "supervisor",
+                    format!("configuration {revision} was refused, the one before stays in force: {why}"),
+                );
                 Ok(result(Outcome::Refused, why))
             }
         }
@@ -181,7 +189,11 @@ impl Sandbox {
         let policy_hash = active.engine.hash().to_string();
         match inner.egress.install(active) {
             Ok(installed) if installed.cut > 0 => {
-                inner.audit.log(Level::Info, "supervisor", format!("configuration {revision} ended {} connections that it no longer allows", installed.cut));
+                inner.audit.log(
+                    Level::Info,
+                    "supervisor",
+                    format!("configuration {revision} ended {} connections that it no longer allows", installed.cut),
+                );
             }
             Ok(_) => {}
             Err(error) => return Ok(Err(error.to_string())),
@@ -222,8 +234,11 @@ impl Sandbox {
         let inner = &self.inner;
         let domain = domain(&inner.place, policy);
         let launcher = Arc::clone(&inner.launcher);
-        let confined = spawn_blocking(move || launcher.confine(&domain)).await.map_err(|_| Fatal::internal("Internal", "entering the domain was aborted"))?;
-        let (listener, enforcement) = confined.map_err(|error| Fatal { kind: FatalKind::NotEnforceable, code: error.code, message: error.message })?;
+        let confined = spawn_blocking(move || launcher.confine(&domain))
+            .await
+            .map_err(|_| Fatal::internal("Internal", "entering the domain was aborted"))?;
+        let (listener, enforcement) =
+            confined.map_err(|error| Fatal { kind: FatalKind::NotEnforceable, code: error.code, message: error.message })?;
         let report = enforcement_report(&enforcement);
         inner.report.send_modify(|r| r.enforcement = Some(report));
         for reason in &enforcement.reasons {
@@ -233,7 +248,10 @@ impl Sandbox {
             return Err(Fatal {
                 kind: FatalKind::NotEnforceable,
                 code: "EnforcementReduced".into(),
-                message: format!("full enforcement is required, and this machine cannot give it: {}; see `openshell doctor`", enforcement.reasons.join(", ")),
+                message: format!(
+                    "full enforcement is required, and this machine cannot give it: {}; see `openshell doctor`",
+                    enforcement.reasons.join(", ")
+                ),
             });
         }
         let broker = Broker::start(listener, Arc::new(inner.egress.clone()), Arc::new(Identities::new()), Handle::current())
@@ -248,7 +266,12 @@ impl Sandbox {
         let command = match environment.main(main.command, &main.workdir, main.terminal.is_some()) {
             Ok(command) => command,
             Err(error) => {
-                let main = supervisor::MainProcess { state: State::Failed.into(), reason: "BadRequest".into(), message: error.to_string(), ..Default::default() };
+                let main = supervisor::MainProcess {
+                    state: State::Failed.into(),
+                    reason: "BadRequest".into(),
+                    message: error.to_string(),
+                    ..Default::default()
+                };
                 inner.report.send_modify(|r| r.main = main);
                 return;
             }
@@ -274,7 +297,10 @@ impl Sandbox {
         let mut report = self.inner.report.subscribe();
         match tokio::time::timeout(READY_TIME, report.wait_for(|r| r.ready)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Refused { code: "NotRunning", message: "the sandbox has no accepted policy yet, so nothing runs in it; see its conditions".into() }),
+            _ => Err(Refused {
+                code: "NotRunning",
+                message: "the sandbox has no accepted policy yet, so nothing runs in it; see its conditions".into(),
+            }),
         }
     }
 
@@ -300,7 +326,10 @@ impl Sandbox {
                 MainWanted::Begun => None,
                 MainWanted::None => {
                     state.main = MainWanted::None;
-                    return Err(Refused { code: "NoMainProcess", message: "the sandbox has no main process; run a command with exec".into() });
+                    return Err(Refused {
+                        code: "NoMainProcess",
+                        message: "the sandbox has no main process; run a command with exec".into(),
+                    });
                 }
             }
         };

@@ -22,6 +22,8 @@ use crate::flow::Errno;
 pub(super) struct Active {
     pub(super) engine: Engine,
     pub(super) revision: u64,
+    /// Counts installations here; revisions are the gateway's business.
+    pub(super) generation: u64,
     pub(super) vault: Vault,
     aliases: HashMap<String, IpAddr>,
     forbidden: Vec<Forbidden>,
@@ -74,7 +76,7 @@ impl Denial {
 }
 
 impl Active {
-    pub(super) fn new(policy: ActivePolicy) -> Result<Self, InstallError> {
+    pub(super) fn new(policy: ActivePolicy, generation: u64) -> Result<Self, InstallError> {
         let aliases = policy
             .host_aliases
             .into_iter()
@@ -89,7 +91,7 @@ impl Active {
             .map(|text| Forbidden::parse(&text).ok_or(InstallError::Forbidden(text)))
             .collect::<Result<_, _>>()?;
         let vault = Vault::new(policy.credentials)?;
-        Ok(Self { engine: policy.engine, revision: policy.revision, vault, aliases, forbidden })
+        Ok(Self { engine: policy.engine, revision: policy.revision, generation, vault, aliases, forbidden })
     }
 
     /// Whether policy DNS answers this name.

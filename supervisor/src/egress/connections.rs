@@ -33,8 +33,8 @@ pub(super) struct Live {
     pub(super) host: Arc<str>,
     pub(super) port: u16,
     pub(super) granted: Granted,
-    /// Revision that last allowed it.
-    pub(super) revision: AtomicU64,
+    /// Installation that last allowed it.
+    pub(super) generation: AtomicU64,
     state: Mutex<State>,
     cut: CancellationToken,
 }
@@ -98,15 +98,19 @@ impl Live {
         }
         match self.verdict(active) {
             Ok(()) => {
-                self.revision.fetch_max(active.revision, Ordering::Relaxed);
+                self.generation.fetch_max(active.generation, Ordering::Relaxed);
                 false
             }
             Err(denial) => {
-                self.state.lock().reason = Some(denial);
-                self.cut.cancel();
+                self.cut_for(denial);
                 true
             }
         }
+    }
+
+    fn cut_for(&self, denial: Denial) {
+        self.state.lock().reason.get_or_insert(denial);
+        self.cut.cancel();
     }
 
     fn verdict(&self, active: &Active) -> Result<(), Denial> {
@@ -144,14 +148,14 @@ impl Connections {
         host: Arc<str>,
         port: u16,
         granted: Granted,
-        revision: u64,
+        generation: u64,
     ) -> Option<LiveGuard> {
         let live = Arc::new(Live {
             identity,
             host,
             port,
             granted,
-            revision: AtomicU64::new(revision),
+            generation: AtomicU64::new(generation),
             state: Mutex::default(),
             cut: CancellationToken::new(),
         });
@@ -162,6 +166,13 @@ impl Connections {
         }
         table.insert(id, live.clone());
         Some(LiveGuard { id, live, connections: self.clone() })
+    }
+
+    /// Cuts every live connection.
+    pub(super) fn cut_all(&self, denial: &Denial) {
+        for live in self.live.lock().values() {
+            live.cut_for(denial.clone());
+        }
     }
 
     /// Judges every live connection; gives how many were cut.

@@ -41,7 +41,10 @@ pub mod roots;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -50,7 +53,7 @@ use openshell_proto::supervisor::Credential;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    audit::Audit,
+    audit::{Audit, Level},
     flow::{Egress, Errno, Flow, Intent, Refusal},
 };
 
@@ -133,6 +136,7 @@ struct Shared {
     recorder: Recorder,
     upstream_tls: TlsConnector,
     active: ArcSwapOption<Active>,
+    generations: AtomicU64,
     names: Names,
     resolver: Resolver,
     connections: Arc<Connections>,
@@ -153,6 +157,7 @@ impl EgressProxy {
             recorder: Recorder(config.audit),
             upstream_tls,
             active: ArcSwapOption::empty(),
+            generations: AtomicU64::new(1),
             names: Names::default(),
             resolver: Resolver::default(),
             connections: Arc::default(),
@@ -163,17 +168,45 @@ impl EgressProxy {
     /// Puts a revision in force and judges every live connection by it. When this returns, every
     /// decision is made by the new revision, and what it forbids has been told to end.
     pub fn install(&self, active: ActivePolicy) -> Result<Installed, InstallError> {
-        let active = Arc::new(Active::new(active)?);
+        let generation = self.shared.generations.fetch_add(1, Ordering::Relaxed);
+        let active = Arc::new(Active::new(active, generation)?);
         // Connections enter the table before they look at the revision again (see `open`), so each
         // one is either seen here or sees the new revision there.
         self.shared.active.store(Some(active.clone()));
-        Ok(Installed { cut: self.shared.connections.judge(&active) })
+        let cut = self.shared.connections.judge(&active);
+        self.verify(active);
+        Ok(Installed { cut })
+    }
+
+    /// Has the engine's index held to the rules themselves, in the background: it takes longer than
+    /// a revision may take to be in force. An engine that differs must not decide any longer.
+    fn verify(&self, active: Arc<Active>) {
+        let shared = self.shared.clone();
+        let verify = move || {
+            if let Err(error) = active.engine.verify() {
+                shared.disown(&active, &error.to_string());
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(verify)),
+            Err(_) => verify(),
+        }
     }
 }
 
 impl Shared {
     fn revision(&self) -> u64 {
         self.active.load().as_ref().map_or(0, |active| active.revision)
+    }
+
+    /// Takes a revision out of force and everything it allowed with it.
+    fn disown(&self, active: &Arc<Active>, error: &str) {
+        let current = self.active.compare_and_swap(active, None);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, active)) {
+            let reason = format!("revision {} was taken out of force: {error}", active.revision);
+            self.recorder.0.log(Level::Error, "proxy", reason.clone());
+            self.connections.cut_all(&Denial::forbidden("policy_denied", reason));
+        }
     }
 
     fn active(&self) -> Result<Arc<Active>, Denial> {
@@ -195,7 +228,7 @@ impl Shared {
     async fn open(self: &Arc<Self>, identity: &Arc<Identity>, host: Arc<str>, port: u16) -> Result<Connection, Denial> {
         let result = self.try_open(identity, host.clone(), port).await;
         match &result {
-            Ok(connection) => self.recorder.opened(connection.live(), connection.live().revision.load(Ordering::Relaxed)),
+            Ok(connection) => self.recorder.opened(connection.live(), self.revision()),
             Err(denial) => self.recorder.refused(identity, &host, port, None, denial, self.revision()),
         }
         result
@@ -205,7 +238,7 @@ impl Shared {
         let active = self.active()?;
         let granted = active.decide(identity, &host, port)?;
         let live =
-            self.connections.enter(identity.clone(), host.clone(), port, granted.clone(), active.revision).ok_or_else(|| Denial {
+            self.connections.enter(identity.clone(), host.clone(), port, granted.clone(), active.generation).ok_or_else(|| Denial {
                 errno: Errno::Exhausted,
                 ..Denial::new("too_many_connections", ::http::StatusCode::SERVICE_UNAVAILABLE, "the sandbox has too many open connections")
             })?;
@@ -233,7 +266,7 @@ impl Shared {
         // The revision may have changed before the connection was in the table, or its address was
         // not known yet when it was judged.
         let now = self.active()?;
-        if now.revision != active.revision && live.judge(&now) {
+        if now.generation != active.generation && live.judge(&now) {
             return Err(live.cut().await);
         }
         Ok(Connection::new(self.clone(), live, upstream))

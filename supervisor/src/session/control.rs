@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use openshell_proto::supervisor::{
-    Accepted, Config, EnforcementReport, FromGateway, FromSupervisor, Heartbeat, Hello, MainProcess, RelayOpen, RelayRefused, from_gateway, from_supervisor,
-    supervisor_session_client::SupervisorSessionClient,
+    Accepted, Config, EnforcementReport, FromGateway, FromSupervisor, Heartbeat, Hello, MainProcess, RelayOpen, RelayRefused, from_gateway,
+    from_supervisor, supervisor_session_client::SupervisorSessionClient,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -30,7 +30,8 @@ pub(super) struct Bearer(MetadataValue<tonic::metadata::Ascii>);
 
 impl Bearer {
     fn new(identity: &Identity) -> Result<Self, String> {
-        let mut value: MetadataValue<_> = format!("Bearer {}", identity.token.expose()).parse().map_err(|_| "the token is no header value".to_owned())?;
+        let mut value: MetadataValue<_> =
+            format!("Bearer {}", identity.token.expose()).parse().map_err(|_| "the token is no header value".to_owned())?;
         value.set_sensitive(true);
         Ok(Self(value))
     }
@@ -229,7 +230,9 @@ impl Session<'_> {
     }
 
     fn open(&mut self, open: RelayOpen) -> Result<(), Ended> {
-        let refused = |code: &str, message: String| from_supervisor::Payload::RelayRefused(RelayRefused { relay_id: open.relay_id.clone(), code: code.to_owned(), message });
+        let refused = |code: &str, message: String| {
+            from_supervisor::Payload::RelayRefused(RelayRefused { relay_id: open.relay_id.clone(), code: code.to_owned(), message })
+        };
         let Ok(permit) = Arc::clone(&self.relays).try_acquire_owned() else {
             return self.send(refused("LimitReached", format!("{RELAYS} commands run at a time; end one first")));
         };

@@ -99,7 +99,11 @@ pub async fn run(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue
         }
         // Said once, not at every attempt.
         if !told {
-            sandbox.audit().log(Level::Warn, "supervisor", format!("the session with the gateway is lost ({why}); the policy in force stays, and the session is resumed"));
+            sandbox.audit().log(
+                Level::Warn,
+                "supervisor",
+                format!("the session with the gateway is lost ({why}); the policy in force stays, and the session is resumed"),
+            );
             tracing::warn!(why, "session lost");
             told = true;
         }
@@ -117,7 +121,13 @@ pub async fn farewell(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &Audit
     let _ = tokio::time::timeout(FLUSH_TIME, attempt(identity, sandbox, queue, &finish, &mut false)).await;
 }
 
-async fn attempt(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue, finish: &CancellationToken, accepted: &mut bool) -> Ended {
+async fn attempt(
+    identity: &Arc<Identity>,
+    sandbox: &Sandbox,
+    queue: &AuditQueue,
+    finish: &CancellationToken,
+    accepted: &mut bool,
+) -> Ended {
     match connect::connect(&identity.gateway).await {
         Ok(channel) => control::run(channel, identity, sandbox, queue, finish, accepted).await,
         Err(error) => Ended::Lost(error.to_string()),
@@ -129,4 +139,3 @@ async fn late(finish: &CancellationToken) {
     finish.cancelled().await;
     tokio::time::sleep(FLUSH_TIME).await;
 }
-

@@ -35,7 +35,9 @@ pub(super) async fn serve(client: Client, sandbox: Sandbox, open: RelayOpen, ove
             sandbox.main_process(attachment).await.map(|main| Target::Main(main, attachment))
         }
         Some(relay_open::Target::Tcp(_)) => Err(Refused { code: "NotSupported", message: "forwarding ports is not supported yet".into() }),
-        None => Err(Refused { code: "BadRequest", message: "the gateway asks for a relay of a kind that this supervisor does not know".into() }),
+        None => {
+            Err(Refused { code: "BadRequest", message: "the gateway asks for a relay of a kind that this supervisor does not know".into() })
+        }
     };
     let target = target.map_err(|refused| (id.clone(), refused))?;
     tokio::select! {
@@ -92,6 +94,8 @@ fn wire(output: Output) -> relay_up::Payload {
     match output {
         Output::Stdout(bytes) => relay_up::Payload::Stdout(bytes.into()),
         Output::Stderr(bytes) => relay_up::Payload::Stderr(bytes.into()),
-        Output::Exit(exited) => relay_up::Payload::Exit(Exit { code: exited.code, reason: exited.reason.to_owned(), message: exited.message }),
+        Output::Exit(exited) => {
+            relay_up::Payload::Exit(Exit { code: exited.code, reason: exited.reason.to_owned(), message: exited.message })
+        }
     }
 }

@@ -131,7 +131,7 @@ impl Exchange {
     /// `path` becomes the canonical path as soon as it is known.
     async fn answer(&self, request: Request<Incoming>, path: &mut String) -> Result<Response<ResponseBody>, Denial> {
         let active = self.shared.active()?;
-        if active.revision != self.live.revision.load(Ordering::Relaxed) {
+        if active.generation != self.live.generation.load(Ordering::Relaxed) {
             self.live.judge(&active);
         }
         if self.live.is_cut() {

@@ -268,7 +268,11 @@ impl Sandbox {
     }
 }
 
-pub(super) async fn tls_with(roots: RootCertStore, stream: TcpStream, name: &str) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+pub(super) async fn tls_with(
+    roots: RootCertStore,
+    stream: TcpStream,
+    name: &str,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -337,7 +341,8 @@ pub(super) async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S, head_only:
     let head = String::from_utf8(head).unwrap();
     let status = head[9..12].parse().unwrap();
     let field = |name: &str| {
-        head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()))
+        head.lines()
+            .find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()))
     };
     let mut body = Vec::new();
     if head_only || status == 204 || status == 100 || (status == 200 && head.contains("Connection established")) {

@@ -24,7 +24,14 @@ async fn requests_are_decided_one_by_one_on_a_kept_connection() {
     assert_eq!(denied.status, 403);
     assert!(denied.head.contains("x-openshell-policy: forge") && denied.head.contains("connection: close"), "{}", denied.head);
     let json = denied.json();
-    for (key, value) in [("error", "policy_denied"), ("layer", "l7"), ("method", "DELETE"), ("path", "/repos/a"), ("host", HOST), ("binary", "/usr/bin/tool")] {
+    for (key, value) in [
+        ("error", "policy_denied"),
+        ("layer", "l7"),
+        ("method", "DELETE"),
+        ("path", "/repos/a"),
+        ("host", HOST),
+        ("binary", "/usr/bin/tool"),
+    ] {
         assert_eq!(json[key], value, "{key}: {json}");
     }
     assert!(json["next_steps"].as_array().is_some_and(|steps| !steps.is_empty()) && json["agent_guidance"].is_string(), "{json}");
@@ -168,7 +175,10 @@ async fn ordinary_http_goes_through_unharmed() {
     let fields = "Connection: X-Hop\r\nX-Hop: 1\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\nX-End: 1\r\n";
     ask(&mut stream, &format!("GET /h HTTP/1.1\r\n{host}{fields}\r\n")).await.unwrap();
     let seen = server.last().headers;
-    assert!(seen.contains_key("x-end") && !seen.contains_key("x-hop") && !seen.contains_key("proxy-authorization") && !seen.contains_key("te"), "{seen:?}");
+    assert!(
+        seen.contains_key("x-end") && !seen.contains_key("x-hop") && !seen.contains_key("proxy-authorization") && !seen.contains_key("te"),
+        "{seen:?}"
+    );
     // A client of HTTP/1.0 days.
     let mut old = sandbox.connect(HOST, port).await.unwrap();
     assert_eq!(ask(&mut old, "GET /old HTTP/1.0\r\n\r\n").await.unwrap().text(), "hello /old");

@@ -31,7 +31,9 @@ async fn a_tunnel_that_is_not_granted_is_told_so() {
         let listener = tokio::net::TcpListener::bind((machine(), 0)).await.unwrap();
         listener.local_addr().unwrap().port()
     };
-    let sandbox = Sandbox::with(&policy(server.port(), "").replace(&format!("port: {}", server.port()), &format!("ports: [{}, {closed}]", server.port())));
+    let sandbox = Sandbox::with(
+        &policy(server.port(), "").replace(&format!("port: {}", server.port()), &format!("ports: [{}, {closed}]", server.port())),
+    );
     for (target, status, code) in [
         ("secret.example:443".to_owned(), 403, "policy_denied"),
         (format!("{server}"), 403, "policy_denied"),
