@@ -107,6 +107,7 @@ impl Files {
 pub(crate) async fn start(context: &Context, options: &Options, why: Why) -> Result<Started, CliError> {
     let files = Files::new(context)?;
     let program = find_program(context)?;
+    let logged = fs::metadata(files.log()).map_or(0, |m| m.len());
     let mut child = if files.running()?.is_some() {
         None
     } else {
@@ -137,13 +138,13 @@ pub(crate) async fn start(context: &Context, options: &Options, why: Why) -> Res
         if let Some(ended) = child.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
             // Two commands may start it at once: the one that lost the lock waits for the other.
             if files.running()?.is_none() {
-                return Err(failed_to_start(&files, &format!("it ended with {ended}")));
+                return Err(failed_to_start(&files, logged, &format!("it ended with {ended}")));
             }
             child = None;
         }
         if Instant::now() >= deadline {
             let seconds = limits::GATEWAY_START.as_secs();
-            let mut error = failed_to_start(&files, &format!("it does not answer after {seconds} s")).exits(Exit::Timeout);
+            let mut error = failed_to_start(&files, logged, &format!("it does not answer after {seconds} s")).exits(Exit::Timeout);
             if let Some(last) = last {
                 error = error.because_of(&last);
             }
@@ -244,20 +245,20 @@ pub(crate) fn find_beside(name: &str, named: Option<&Path>, context: &Context) -
     beside.into_iter().chain(on_path).find(|p| p.is_absolute() && p.is_file())
 }
 
-/// The end of the log says why; it is shown as it is.
-fn failed_to_start(files: &Files, why: &str) -> CliError {
+/// What the log says since this start (from byte `logged`) is shown as it is.
+fn failed_to_start(files: &Files, logged: u64, why: &str) -> CliError {
     let log = files.log();
     let mut error = CliError::new("gateway-start", "The gateway of this machine did not start.").because(why);
-    if let Some(tail) = tail(&log) {
+    if let Some(tail) = tail(&log, logged) {
         error = error.because(tail);
     }
     error.next(format!("Its log says more: {}. `openshell doctor` checks this machine.", log.display()))
 }
 
-fn tail(log: &Path) -> Option<String> {
+fn tail(log: &Path, from: u64) -> Option<String> {
     let mut file = fs::File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(limits::LOG_TAIL_BYTES))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(limits::LOG_TAIL_BYTES).max(from))).ok()?;
     let mut bytes = Vec::new();
     file.take(limits::LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);

@@ -80,7 +80,13 @@ pub(crate) async fn wait(session: &Session, name: &str, goal: Goal, patience: Pa
             Ok(Ok(turn)) => Some(turn),
         };
         while let Some((mut stream, event)) = turn {
-            if matches!(patience, Patience::Idle(_)) {
+            // The same state said again is no progress.
+            let moved = match &event.payload {
+                Some(Payload::Sandbox(sandbox)) => last.as_ref().is_none_or(|last| summary(last) != summary(sandbox)),
+                Some(_) => true,
+                None => false,
+            };
+            if moved && matches!(patience, Patience::Idle(_)) {
                 deadline = Instant::now() + length;
             }
             match event.payload {

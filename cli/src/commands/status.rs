@@ -63,7 +63,7 @@ pub(super) async fn status(context: &Context, format: Format) -> Result<u8, CliE
         details.add("Error", report.error.as_str());
         details.render()
     })?;
-    let good = report.status == "healthy" && matches!(report.authentication, "authenticated" | "not_required");
+    let good = matches!(report.status, "healthy" | "degraded") && report.authentication != "failed";
     Ok(u8::from(!good))
 }
 
