@@ -84,6 +84,23 @@ pub(crate) struct Document {
     pub(crate) object: DynamicObject,
 }
 
+impl Document {
+    /// Refuses a policy that could not be accepted. A server can only say so in a condition, since
+    /// its schema keeps unknown keys of a policy; here it is known before anything is sent.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        let Some(policy) = self.object.data.pointer("/spec/policy").filter(|_| self.kind.resource.group == openshell_crds::GROUP) else {
+            return Ok(());
+        };
+        openshell_policy::from_value(policy).map(drop).map_err(|error| {
+            let mut refusal = CliError::new("policy-refused", format!("{} was not applied.", self.kind.display(&self.name)));
+            for finding in &error.findings {
+                refusal = refusal.because(format_args!("spec.policy: {finding}"));
+            }
+            refusal.next("Correct the policy. Nothing was changed.")
+        })
+    }
+}
+
 /// Every object of a file. The file is taken whole or not at all.
 pub(crate) fn documents(file: &str, text: &str, namespace: &str) -> Result<Vec<Document>, CliError> {
     let wrong = |why: &dyn std::fmt::Display| {

@@ -166,9 +166,11 @@ fn never(name: &str, goal: Goal, sandbox: &Sandbox) -> CliError {
     };
     let phase = crate::output::sandbox::phase_word(phase(sandbox));
     let mut error = CliError::new("sandbox-failed", what).because(format_args!("Phase: {phase}"));
+    // One cause is often the message of several conditions; it is said once.
+    let mut said = std::collections::BTreeSet::new();
     let failed = sandbox.status.iter().flat_map(|s| &s.conditions).filter(|c| c.status == "False" && !c.message.is_empty());
-    for condition in failed {
-        error = error.because(format_args!("{}: {} ({})", condition.r#type, condition.message, condition.reason));
+    for condition in failed.filter(|c| said.insert(c.message.as_str())) {
+        error = error.because(format_args!("{} ({})", condition.message, condition.reason));
     }
     error.next(format!("`openshell logs {name}` says more; `openshell sandbox delete {name}` removes it."))
 }

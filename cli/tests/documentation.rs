@@ -1,5 +1,5 @@
 //! The reference page is what the program says of itself.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // Tests: a panic is their way to fail.
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams};
 use serde_json::Value;
 
 use crate::args::object::{ApplyArgs, DeleteArgs, GetArgs};
@@ -20,6 +20,9 @@ const MANAGER: &str = "openshell-cli";
 /// `apply`.
 pub(super) async fn apply(context: &Context, args: ApplyArgs) -> Result<u8, CliError> {
     let documents = read(&args.files, &args.namespace)?;
+    for document in &documents {
+        document.check()?;
+    }
     let client = client(context, &args.namespace).await?;
     let mut params = PatchParams::apply(MANAGER).validation_strict();
     params.force = args.force_conflicts;
@@ -31,7 +34,7 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> Result<u8, CliE
         let after = api.patch(&document.name, &params, &Patch::Apply(&document.object)).await.map_err(|e| failed(&e))?;
         let verb = match before {
             None => "created",
-            Some(before) if before.metadata.resource_version == after.metadata.resource_version => "unchanged",
+            Some(before) if unchanged(&before.metadata, &after.metadata) => "unchanged",
             Some(_) => "configured",
         };
         output::line(format!("{shown} {verb}"))?;
@@ -103,6 +106,15 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Cl
         }
     }
     failed.map_or(Ok(0), Err)
+}
+
+/// Whether an apply changed what its author can change. Controllers write the status meanwhile,
+/// so the resource version alone says too much; a kind without generations has nothing else.
+fn unchanged(before: &ObjectMeta, after: &ObjectMeta) -> bool {
+    if before.generation.is_none() {
+        return before.resource_version == after.resource_version;
+    }
+    before.generation == after.generation && before.labels == after.labels && before.annotations == after.annotations
 }
 
 /// Everything in the files, before anything is sent.

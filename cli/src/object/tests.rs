@@ -55,6 +55,18 @@ fn what_is_refused_says_which_object_and_why() {
 }
 
 #[test]
+fn a_policy_with_a_typo_is_refused_before_it_is_sent() {
+    let check = |policy: &str| {
+        let text = format!("apiVersion: openshell.ai/v1alpha1\nkind: Policy\nmetadata: {{name: web}}\nspec: {{policy: {policy}}}\n");
+        documents("f", &text, "n").expect("an object")[0].check()
+    };
+    assert!(check("{version: 1}").is_ok());
+    let text = check("{version: 1, netwrk_policies: {}}").expect_err("a typo").plain();
+    assert!(text.contains("policy.openshell.ai/web was not applied.") && text.contains("netwrk_policies"), "{text}");
+    assert!(documents("f", TWO, "n").expect("objects").iter().all(|d| d.check().is_ok()));
+}
+
+#[test]
 fn an_alias_bomb_is_refused_quickly() {
     let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
     for (from, to) in ["a", "b", "c", "d", "e", "f", "g", "h"].iter().zip(["b", "c", "d", "e", "f", "g", "h", "i"]) {

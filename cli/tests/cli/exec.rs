@@ -1,15 +1,12 @@
 //! A command in a sandbox as if it ran here: bytes, exit codes, signals, and a real terminal.
-#![allow(missing_docs)]
-
-mod support;
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Done, Fake};
 use openshell_proto::v1::SandboxPhase;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Done, Fake};
 
 fn fake() -> Fake {
     let fake = Fake::start();

@@ -1,10 +1,7 @@
 //! Every command against a scripted gateway: what is sent, what is printed, the exit code.
-#![allow(missing_docs)]
 
-mod support;
-
+use crate::support::Fake;
 use openshell_proto::v1::{PolicyStatus, SandboxCondition, SandboxLogLine, SandboxPhase};
-use support::Fake;
 
 const POLICY: &str = "version: 1\nnetwork_policies:\n  web:\n    endpoints:\n      - host: example.com\n        port: 443\n    binaries:\n      - path: /usr/bin/curl\n";
 
@@ -164,7 +161,7 @@ fn create_detached_returns_when_ready() {
 fn provisioning_without_progress_is_given_up() {
     let fake = Fake::start();
     let mut command = fake.openshell(&["sandbox", "create", "--name", "slow", "--detach"]);
-    let done = support::Done::of(command.env("OPENSHELL_PROVISION_TIMEOUT", "1").output().unwrap());
+    let done = crate::support::Done::of(command.env("OPENSHELL_PROVISION_TIMEOUT", "1").output().unwrap());
     assert_eq!(done.code, Some(124), "{done:?}");
     assert!(done.err.contains("Sandbox slow is not ready after 1 s."), "{}", done.err);
 }
@@ -264,7 +261,7 @@ fn policy_get_prints_a_file_that_can_be_set_again() {
 fn provider_credentials_come_from_the_environment_and_are_never_shown() {
     let fake = Fake::start();
     let mut command = fake.openshell(&["provider", "create", "--name", "gh", "--type", "github", "--credential", "GITHUB_TOKEN"]);
-    let done = support::Done::of(command.env("GITHUB_TOKEN", "s3cret").output().unwrap()).good();
+    let done = crate::support::Done::of(command.env("GITHUB_TOKEN", "s3cret").output().unwrap()).good();
     assert_eq!(done.out, "Created provider gh\n");
     assert_eq!(fake.state.lock().unwrap().providers["gh"].credentials["GITHUB_TOKEN"], "s3cret");
     let arguments = [

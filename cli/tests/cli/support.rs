@@ -1,6 +1,5 @@
 //! A gateway made for these tests: real gRPC over a real socket, with scripted answers, and the
 //! real `openshell` program against it in directories of its own.
-#![allow(dead_code)] // Each test file uses its part.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -330,7 +329,7 @@ async fn route(state: Arc<Mutex<State>>, request: http::Request<Body>) -> http::
                     "bad" => {
                         let last = state.revisions.last_mut().unwrap();
                         last.status = PolicyStatus::Failed.into();
-                        last.load_error = "the supervisor says no".to_owned();
+                        "the supervisor says no".clone_into(&mut last.load_error);
                     }
                     _ => {}
                 }
@@ -357,7 +356,7 @@ async fn route(state: Arc<Mutex<State>>, request: http::Request<Body>) -> http::
         "GetProvider" => {
             unary(request, state, |state, get: GetProviderRequest| {
                 let mut provider = state.providers.get(&get.name).cloned().ok_or_else(|| missing("provider", &get.name))?;
-                provider.credentials.values_mut().for_each(|v| *v = "REDACTED".to_owned());
+                provider.credentials.values_mut().for_each(|v| "REDACTED".clone_into(v));
                 Ok(ProviderResponse { provider: Some(provider), ..ProviderResponse::default() })
             })
             .await
@@ -434,6 +433,7 @@ async fn exec(state: Arc<Mutex<State>>, request: http::Request<Body>) -> http::R
     tonic::server::Grpc::new(ProstCodec::<ExecSandboxEvent, ExecSandboxInput>::default()).streaming(service, request).await
 }
 
+#[allow(clippy::unnecessary_wraps)] // Items of a stream are results.
 fn event(payload: Event) -> Result<ExecSandboxEvent, Status> {
     Ok(ExecSandboxEvent { payload: Some(payload) })
 }
@@ -446,6 +446,7 @@ fn stderr(data: impl Into<Vec<u8>>) -> Result<ExecSandboxEvent, Status> {
     event(Event::Stderr(ExecSandboxStderr { data: data.into() }))
 }
 
+#[allow(clippy::unnecessary_wraps)] // As above.
 fn exit(code: i32) -> Result<ExecSandboxEvent, Status> {
     event(Event::Exit(ExecSandboxExit { exit_code: code }))
 }
