@@ -24,6 +24,10 @@ pub(crate) const CLEANUP: Duration = Duration::from_secs(10);
 pub(crate) const FILE_BYTES: u64 = 1024 * 1024;
 /// Documents in one object file.
 pub(crate) const DOCUMENTS: usize = 1000;
+/// Aliases in an object file; objects written by people have few, bombs are made of them.
+pub(crate) const ALIASES: usize = 100;
+/// Scalars, beginnings and ends in an object file, aliases followed.
+pub(crate) const YAML_EVENTS: usize = 300_000;
 /// Bytes of standard input in one message; a gateway takes up to 1 MiB.
 pub(crate) const STDIN_CHUNK: usize = 32 * 1024;
 /// Messages of standard input that wait for the network.

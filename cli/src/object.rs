@@ -106,7 +106,11 @@ pub(crate) fn documents(file: &str, text: &str, namespace: &str) -> Result<Vec<D
     let wrong = |why: &dyn std::fmt::Display| {
         CliError::new("bad-file", format!("The file {file} is refused.")).because(why).next("Nothing was changed.")
     };
-    let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| wrong(&e))?;
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_aliases: limits::ALIASES, max_events: limits::YAML_EVENTS },
+        with_snippet: false,
+    };
+    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|e| wrong(&e))?;
     let mut objects = Vec::new();
     for value in values {
         match value {
