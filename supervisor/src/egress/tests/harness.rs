@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    fmt::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex},
     time::Duration,
@@ -293,7 +294,7 @@ pub(super) fn policy(port: u16, endpoint: &str) -> String {
 pub(super) fn rest(rules: &[(&str, &str)]) -> String {
     let mut text = "        protocol: rest\n        enforcement: enforce\n        rules:\n".to_owned();
     for (method, path) in rules {
-        text.push_str(&format!("          - allow: {{ method: \"{method}\", path: \"{path}\" }}\n"));
+        writeln!(text, "          - allow: {{ method: \"{method}\", path: \"{path}\" }}").unwrap();
     }
     text
 }

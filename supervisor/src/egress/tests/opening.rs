@@ -8,9 +8,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::harness::*;
 use crate::{
     egress::identity::{Identity, Integrity},
-    flow::Errno,
+    flow::{Errno, Refusal},
     limits::egress::CONNECTIONS,
 };
+
+fn refused<T>(result: Result<T, Refusal>) -> Refusal {
+    result.err().expect("refused")
+}
 
 #[tokio::test]
 async fn an_allowed_host_is_relayed_by_its_synthetic_address() {
@@ -33,9 +37,6 @@ async fn an_allowed_host_is_relayed_by_its_synthetic_address() {
 async fn what_no_rule_grants_is_refused_and_recorded() {
     let server = Server::echo().await;
     let mut sandbox = Sandbox::with(&policy(server.port(), ""));
-    fn refused<T>(result: Result<T, crate::flow::Refusal>) -> crate::flow::Refusal {
-        result.err().expect("refused")
-    }
     // Another name does not exist, another port is not granted.
     assert_eq!(sandbox.lookup("secret.example").await, None);
     assert_eq!(refused(sandbox.connect(HOST, 1).await).errno, Errno::Denied);
@@ -83,7 +84,7 @@ async fn errors_of_the_network_are_real() {
 async fn a_granted_name_at_a_special_address_needs_allowed_ips() {
     let server = Server::echo().await;
     let with = policy(server.port(), "");
-    let without: String = with.lines().filter(|line| !line.contains("allowed_ips")).map(|line| format!("{line}\n")).collect();
+    let without = with.lines().filter(|line| !line.contains("allowed_ips")).collect::<Vec<_>>().join("\n");
     let refusal = Sandbox::with(&without).connect(HOST, server.port()).await.err().unwrap();
     assert!(refusal.reason.contains("blocked: declared endpoint check failed"), "{}", refusal.reason);
     let elsewhere = with.replace(&format!("[\"{}\"]", machine()), "[\"10.9.9.9/32\"]");
