@@ -31,22 +31,13 @@ pub(super) struct Found {
     pub(super) state: WorkloadState,
     /// The process that was started, if it lives: the guardian, or the supervisor before it has one.
     pub(super) started: Option<ProcessId>,
-    /// The supervisor, if it lives.
+    /// The process that the supervisor names for itself, if it lives: itself or its guardian.
     pub(super) supervisor: Option<ProcessId>,
-    /// Whether a supervisor has said who it is since the last start.
-    pub(super) identified: Identified,
-}
-
-/// Whether a supervisor has said who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Identified {
-    Yes,
-    No,
 }
 
 /// Looks at a sandbox's directory.
 pub(super) fn inspect(directory: &Path) -> io::Result<Found> {
-    let quiet = |state| Found { state, started: None, supervisor: None, identified: Identified::No };
+    let quiet = |state| Found { state, started: None, supervisor: None };
     match std::fs::symlink_metadata(directory) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(quiet(WorkloadState::Absent)),
@@ -68,12 +59,11 @@ pub(super) fn inspect(directory: &Path) -> io::Result<Found> {
         } else {
             WorkloadState::Running { id: process.pid.to_string(), instance: Some(identity.instance.clone()) }
         };
-        return Ok(Found { state, started, supervisor, identified: Identified::Yes });
+        return Ok(Found { state, started, supervisor });
     }
     if started.is_some() || kernel::lock_held(directory)? {
         let state = if marked || identity.is_some() { WorkloadState::Stopping } else { WorkloadState::Starting };
-        let identified = if identity.is_some() { Identified::Yes } else { Identified::No };
-        return Ok(Found { state, started, supervisor: None, identified });
+        return Ok(Found { state, started, supervisor: None });
     }
     if marked {
         return Ok(quiet(WorkloadState::Suspended));

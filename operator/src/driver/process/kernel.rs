@@ -30,6 +30,12 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Parent of a process: the field after its state.
+fn parent(pid: u32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 impl ProcessId {
     /// Names a process that runs now.
     pub(super) fn of(pid: u32) -> Option<Self> {
@@ -47,6 +53,17 @@ impl ProcessId {
         let pidfd = rustix::process::pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
         // The number may have been reused before the descriptor was made, not after.
         self.alive().then_some(pidfd)
+    }
+
+    /// The processes that have this one as their parent now.
+    pub(super) fn children(self) -> Vec<Self> {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+        processes
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| parent(*pid) == Some(self.pid))
+            .filter_map(Self::of)
+            .collect()
     }
 
     /// Sends a signal to this very process; false if it is gone.

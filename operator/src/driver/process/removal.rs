@@ -13,6 +13,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags};
@@ -26,7 +27,7 @@ pub(super) const REMOVED: &str = ".removed";
 /// Moves a sandbox's directory out of the way; it is gone when this returns.
 pub(super) fn put_aside(state_dir: &Path, uid: &str) -> io::Result<()> {
     let removed = state_dir.join(REMOVED);
-    match std::fs::create_dir(&removed) {
+    match std::fs::DirBuilder::new().mode(0o700).create(&removed) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }

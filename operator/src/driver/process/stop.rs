@@ -7,8 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use super::inspect::Identified;
-use super::record;
+use super::record::{self, ProcessId};
 use super::sandboxes::{Sandboxes, Slot};
 use crate::driver::{DriverError, WorkloadState};
 
@@ -105,13 +104,12 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot
         }
         return Ok(Turn::Over);
     }
-    // The supervisor is asked, or the process that is to become one. A guardian that has lost its
-    // supervisor is left to its work: it ends what the agent has started.
-    let target = found.supervisor.or(found.started.filter(|_| found.identified == Identified::No));
+    // The one that is known passes what it is asked on to its supervisor.
+    let target = found.supervisor.or(found.started);
     let now = Instant::now();
     match target {
         Some(process) if now >= ending.kill_at && ending.asked != Asked::Finally => {
-            process.signal(Signal::KILL);
+            kill(process);
             ending.asked = Asked::Finally;
         }
         Some(process) if ending.asked == Asked::Not => {
@@ -119,7 +117,7 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot
             ending.asked = Asked::Politely;
         }
         _ if now >= ending.kill_at + ending.give_up_after => {
-            if let Some(process) = found.supervisor.or(found.started) {
+            if let Some(process) = target {
                 process.signal(Signal::KILL);
             }
             ending.kill_at = now;
@@ -136,4 +134,17 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot
         until_kill.min(LOOK)
     };
     Ok(Turn::Wait(pause))
+}
+
+/// Kills what is below a guardian, and lets the guardian see to the rest: killed itself, it could
+/// not find the daemons that the agent has left behind. One that has nothing below it is no
+/// guardian (yet).
+fn kill(process: ProcessId) {
+    let below = process.children();
+    if below.is_empty() {
+        process.signal(Signal::KILL);
+    }
+    for child in below {
+        child.signal(Signal::KILL);
+    }
 }
