@@ -67,7 +67,7 @@ pub const WORKDIR_BYTES: usize = 4096;
 /// Standard input that fits into one `ExecSandbox` request.
 pub const EXEC_STDIN_BYTES: usize = 4 * 1024 * 1024;
 /// Longest time that an exec may ask for: a week.
-pub const EXEC_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const EXEC_TIMEOUT: Duration = Duration::from_hours(7 * 24);
 /// Columns or rows of a terminal.
 pub const TERMINAL_CELLS: u32 = 4096;
 /// A log level's name.
@@ -101,7 +101,7 @@ pub const EXEC_QUEUE: usize = 16;
 /// Answers remembered for requests that carry a `request_id`.
 pub const REMEMBERED_REQUESTS: usize = 1024;
 /// How long they are remembered.
-pub const REMEMBER_REQUEST: Duration = Duration::from_secs(600);
+pub const REMEMBER_REQUEST: Duration = Duration::from_mins(10);
 /// A `request_id`.
 pub const REQUEST_ID_BYTES: usize = 128;
 /// How often a write is tried again when another writer came first.

@@ -63,7 +63,7 @@ pub(super) async fn attach(
         let attached = change == Change::Write;
         Ok(v1::AttachSandboxProviderResponse { sandbox: Some(sandbox::to_wire(&object)), attached, receipt: None })
     };
-    api.requests.once("AttachSandboxProvider", &id, request.clone(), call).await
+    api.requests.once("AttachSandboxProvider", &id, request.clone(), Box::pin(call)).await
 }
 
 pub(super) async fn detach(
@@ -86,5 +86,5 @@ pub(super) async fn detach(
         let detached = change == Change::Write;
         Ok(v1::DetachSandboxProviderResponse { sandbox: Some(sandbox::to_wire(&object)), detached, receipt: None })
     };
-    api.requests.once("DetachSandboxProvider", &id, request.clone(), call).await
+    api.requests.once("DetachSandboxProvider", &id, request.clone(), Box::pin(call)).await
 }

@@ -27,7 +27,7 @@ pub(super) async fn update(api: &Api, request: Request<v1::UpdateConfigRequest>)
     }
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("UpdateConfig", &id, request.clone(), update_once(api, request)).await
+    api.requests.once("UpdateConfig", &id, request.clone(), Box::pin(update_once(api, request))).await
 }
 
 async fn update_once(api: &Api, request: v1::UpdateConfigRequest) -> Result<v1::UpdateConfigResponse, Status> {

@@ -26,7 +26,7 @@ pub(super) async fn stop(api: &Api, request: Request<v1::StopSandboxRequest>) ->
             .await?;
         Ok(response(&object))
     };
-    api.requests.once("StopSandbox", &id, request.clone(), call).await
+    api.requests.once("StopSandbox", &id, request.clone(), Box::pin(call)).await
 }
 
 pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) -> Result<v1::SandboxResponse, Status> {
@@ -46,7 +46,7 @@ pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) 
             .await?;
         Ok(response(&object))
     };
-    api.requests.once("StartSandbox", &id, request.clone(), call).await
+    api.requests.once("StartSandbox", &id, request.clone(), Box::pin(call)).await
 }
 
 fn refused(name: &str, what: &str, phase: SandboxPhase) -> Status {

@@ -133,7 +133,7 @@ fn refused(field: &str, error: &BlueprintError) -> Status {
             }
         }
         Reason::ProviderNotFound | Reason::ProviderRefused | Reason::ProviderConflict => {
-            violations.add(format!("{field}providers"), &error.message)
+            violations.add(format!("{field}providers"), &error.message);
         }
         Reason::EnvironmentReserved | Reason::EnvironmentInvalid => violations.add(format!("{field}environment"), &error.message),
         Reason::QuotaExceeded => return errors::resource_exhausted("QUOTA_EXCEEDED", &error.message),

@@ -35,7 +35,7 @@ pub(super) async fn create(api: &Api, request: Request<v1::CreateProviderRequest
         value.zeroize();
         *value = digest;
     }
-    api.requests.once("CreateProvider", &id, remembered, create_once(api, request)).await
+    api.requests.once("CreateProvider", &id, remembered, Box::pin(create_once(api, request))).await
 }
 
 async fn create_once(api: &Api, request: v1::CreateProviderRequest) -> Result<v1::ProviderResponse, Status> {
@@ -211,7 +211,7 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListProvidersRequest>) 
 pub(super) async fn delete(api: &Api, request: Request<v1::DeleteProviderRequest>) -> Result<v1::DeleteProviderResponse, Status> {
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("DeleteProvider", &id, request.clone(), delete_once(api, request)).await
+    api.requests.once("DeleteProvider", &id, request.clone(), Box::pin(delete_once(api, request))).await
 }
 
 async fn delete_once(api: &Api, request: v1::DeleteProviderRequest) -> Result<v1::DeleteProviderResponse, Status> {

@@ -6,10 +6,10 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::OnceCell;
@@ -35,7 +35,7 @@ impl Requests {
         method: &'static str,
         id: &str,
         request: Q,
-        call: impl Future<Output = Result<R, Status>>,
+        call: BoxFuture<'_, Result<R, Status>>,
     ) -> Result<R, Status>
     where
         Q: PartialEq + Send + 'static,

@@ -24,7 +24,7 @@ const INVENTIONS: u8 = 8;
 pub(super) async fn create(api: &Api, request: Request<v1::CreateSandboxRequest>) -> Result<v1::SandboxResponse, Status> {
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("CreateSandbox", &id, request.clone(), create_once(api, request)).await
+    api.requests.once("CreateSandbox", &id, request.clone(), Box::pin(create_once(api, request))).await
 }
 
 async fn create_once(api: &Api, request: v1::CreateSandboxRequest) -> Result<v1::SandboxResponse, Status> {
@@ -236,7 +236,7 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListSandboxesRequest>) 
 pub(super) async fn delete(api: &Api, request: Request<v1::DeleteSandboxRequest>) -> Result<v1::DeleteSandboxResponse, Status> {
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("DeleteSandbox", &id, request.clone(), delete_once(api, request)).await
+    api.requests.once("DeleteSandbox", &id, request.clone(), Box::pin(delete_once(api, request))).await
 }
 
 async fn delete_once(api: &Api, request: v1::DeleteSandboxRequest) -> Result<v1::DeleteSandboxResponse, Status> {

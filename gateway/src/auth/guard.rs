@@ -119,10 +119,9 @@ impl Refusal {
             .into_http(),
             Dialect::Objects | Dialect::Http => {
                 let (code, reason, message) = match self {
-                    Self::Foreign(message) => (StatusCode::FORBIDDEN, "Forbidden", message),
+                    Self::Foreign(message) | Self::Denied(Denied::Forbidden(message)) => (StatusCode::FORBIDDEN, "Forbidden", message),
                     Self::NoSuchMethod => (StatusCode::NOT_FOUND, "NotFound", "there is nothing here".to_owned()),
                     Self::Denied(Denied::Unauthenticated(message)) => (StatusCode::UNAUTHORIZED, "Unauthorized", message),
-                    Self::Denied(Denied::Forbidden(message)) => (StatusCode::FORBIDDEN, "Forbidden", message),
                 };
                 status_response(code, reason, &message)
             }

@@ -10,3 +10,6 @@ pub(crate) mod policy;
 pub(crate) mod provider;
 pub(crate) mod sandbox;
 pub(crate) mod time;
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,9 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Permissions of group and others.
+const OTHERS: u32 = 0o077;
+
 /// Where a gateway keeps what it knows (`docs/ARCHITECTURE.md`, "State on disk").
 #[derive(Clone, Debug)]
 pub struct Directories {
@@ -117,7 +120,7 @@ pub fn private_directory(path: &Path) -> Result<(), StateError> {
             reason: format!("it belongs to user {}, and the gateway runs as user {me}", found.uid()),
         });
     }
-    if found.mode() & 0o077 != 0 {
+    if found.mode() & OTHERS != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(StateError::io("set the permissions of", path))?;
     }
     // Known to be readable and writable before anything depends on it.
@@ -147,7 +150,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
 
 /// Like [`write_private`], but leaves a file alone that already holds these bytes privately.
 pub fn keep_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let unchanged = fs::metadata(path).is_ok_and(|m| m.mode() & 0o077 == 0) && fs::read(path).is_ok_and(|old| old == bytes);
+    let unchanged = fs::metadata(path).is_ok_and(|m| m.mode() & OTHERS == 0) && fs::read(path).is_ok_and(|old| old == bytes);
     if unchanged { Ok(()) } else { write_private(path, bytes) }
 }
 

@@ -1,0 +1,502 @@
+//! The methods over the real listener.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use openshell_proto::datamodel::{self, workspace_selector::Selection};
+use openshell_proto::v1::{self, SandboxPhase, exec_sandbox_event, exec_sandbox_input, sandbox_stream_event};
+use openshell_proto::{sandbox as wire, supervisor as session};
+use support::{Gateway, create};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+fn fields(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    details.bad_request().map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect()).unwrap_or_default()
+}
+
+fn reason(status: &Status) -> String {
+    status.get_error_details().error_info().map(|i| i.reason.clone()).unwrap_or_default()
+}
+
+fn get(name: &str) -> v1::GetSandboxRequest {
+    v1::GetSandboxRequest { name: name.to_owned(), workspace_scope: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_with_every_field() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let spec = v1::SandboxSpec {
+        environment: [("OPENSHELL_X".to_owned(), String::new()), ("1A".to_owned(), "x".repeat(9000))].into(),
+        command: vec![String::new()],
+        log_level: "debug".into(),
+        restart_policy: v1::SandboxRestartPolicy::Always.into(),
+        resource_requirements: Some(v1::ResourceRequirements { gpu: Some(v1::GpuResourceRequirements { count: Some(1) }) }),
+        template: Some(v1::SandboxTemplate { image: "i".into(), runtime_class_name: "r".into(), ..Default::default() }),
+        policy: Some(wire::SandboxPolicy { version: 7, ..Default::default() }),
+        ..Default::default()
+    };
+    let request = v1::CreateSandboxRequest {
+        spec: Some(spec),
+        name: "a--b".into(),
+        labels: [("openshell.ai/x".to_owned(), "-".to_owned())].into(),
+        workload_template: "t".into(),
+        service_exposures: vec![v1::SandboxServiceExposure::default()],
+        ..Default::default()
+    };
+    let status = api.create_sandbox(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let found = fields(&status);
+    for field in [
+        "name",
+        "labels[\"openshell.ai/x\"]",
+        "workload_template",
+        "service_exposures",
+        "spec.log_level",
+        "spec.restart_policy",
+        "spec.resource_requirements.gpu",
+        "spec.template.image",
+        "spec.template.runtime_class_name",
+        "spec.environment[\"OPENSHELL_X\"]",
+        "spec.environment[\"1A\"]",
+        "spec.command[0]",
+        "spec.policy.version",
+    ] {
+        assert!(found.iter().any(|f| f == field), "{field} is not among {found:?}");
+    }
+    // Nothing was written.
+    assert!(api.list_sandboxes(v1::ListSandboxesRequest::default()).await.unwrap().into_inner().sandboxes.is_empty());
+
+    let missing = api.create_sandbox(v1::CreateSandboxRequest::default()).await.unwrap_err();
+    assert_eq!(fields(&missing), ["spec"]);
+    let elsewhere = datamodel::WorkspaceSelector { selection: Some(Selection::Workspace("other".into())) };
+    let elsewhere = v1::CreateSandboxRequest { workspace_scope: Some(elsewhere), ..create("x", &[]) };
+    assert_eq!(api.create_sandbox(elsewhere).await.unwrap_err().code(), Code::NotFound);
+    let everywhere = datamodel::WorkspaceSelector { selection: Some(Selection::AllWorkspaces(datamodel::AllWorkspaces {})) };
+    let everywhere = v1::GetSandboxRequest { name: "x".into(), workspace_scope: Some(everywhere) };
+    assert_eq!(fields(&api.get_sandbox(everywhere).await.unwrap_err()), ["workspace_scope"]);
+    for name in ["../secrets/x", "X", ""] {
+        assert_eq!(api.get_sandbox(get(name)).await.unwrap_err().code(), Code::InvalidArgument, "{name:?}");
+    }
+    // A provider that is not there, and a grant over the gateway's own keys.
+    let mut unknown = create("x", &[]);
+    unknown.spec.as_mut().unwrap().providers = vec!["nope".into()];
+    assert_eq!(fields(&api.create_sandbox(unknown).await.unwrap_err()), ["spec.providers"]);
+    let unimplemented = api.create_ssh_session(v1::CreateSshSessionRequest::default()).await.unwrap_err();
+    assert_eq!((unimplemented.code(), reason(&unimplemented).as_str()), (Code::Unimplemented, "METHOD_NOT_IMPLEMENTED"));
+    assert!(unimplemented.message().contains("CreateSshSession"));
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_from_creation_to_deletion() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let (ready, supervisor) = gateway.sandbox(create("life", &["agent"])).await;
+    let status = ready.status.unwrap();
+    assert_eq!(status.current_policy_version, 1);
+    assert!(status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"));
+
+    let again = api.create_sandbox(create("life", &["agent"])).await.unwrap_err();
+    assert_eq!((again.code(), reason(&again).as_str()), (Code::AlreadyExists, "SANDBOX_ALREADY_EXISTS"));
+
+    let name = || "life".to_owned();
+    let stopped = api.stop_sandbox(v1::StopSandboxRequest { name: name(), ..Default::default() }).await.unwrap().into_inner();
+    assert_eq!(stopped.sandbox.unwrap().status.unwrap().phase(), SandboxPhase::Stopping);
+    drop(supervisor);
+    gateway.wait("life", SandboxPhase::Stopped).await;
+    let exec = v1::ExecSandboxRequest { sandbox: name(), command: vec!["env".into()], ..Default::default() };
+    let refused = api.exec_sandbox(exec).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "SANDBOX_NOT_RUNNING"));
+
+    let started = api.start_sandbox(v1::StartSandboxRequest { name: name(), ..Default::default() }).await.unwrap().into_inner();
+    let started = started.sandbox.unwrap();
+    assert_eq!(started.status.unwrap().phase(), SandboxPhase::Starting, "a client that waits for ready must not see Stopped");
+    let uid = started.metadata.unwrap().id;
+    let _supervisor = support::Supervisor::connect(&gateway, &uid).await;
+    gateway.wait("life", SandboxPhase::Ready).await;
+
+    let delete = v1::DeleteSandboxRequest { name: name(), ..Default::default() };
+    let begun = std::time::Instant::now();
+    let deleted = api.delete_sandbox(delete.clone()).await.unwrap().into_inner();
+    let took = begun.elapsed();
+    assert_eq!((deleted.outcome(), deleted.sandbox_id.as_str()), (v1::DeletionOutcome::Accepted, uid.as_str()));
+    assert!(took < std::time::Duration::from_millis(500), "acknowledged after {took:?}");
+    let gone = std::time::Instant::now();
+    while api.get_sandbox(get("life")).await.is_ok() {
+        assert!(gone.elapsed() < std::time::Duration::from_secs(20));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(api.delete_sandbox(delete.clone()).await.unwrap_err().code(), Code::NotFound);
+    let absent = api.delete_sandbox(v1::DeleteSandboxRequest { allow_missing: true, ..delete }).await.unwrap().into_inner();
+    assert_eq!(absent.outcome(), v1::DeletionOutcome::AlreadyAbsent);
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_come_in_pages() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    for i in 0..5 {
+        let mut request = create(&format!("s{i}"), &[]);
+        request.labels = [("parity".to_owned(), (i % 2).to_string())].into();
+        api.create_sandbox(request).await.unwrap();
+    }
+    let unnamed = api.create_sandbox(create("", &[])).await.unwrap().into_inner().sandbox.unwrap().metadata.unwrap().name;
+    assert!(unnamed.contains('-'), "{unnamed}");
+    let mut request = v1::ListSandboxesRequest { page_size: 4, ..Default::default() };
+    let (mut names, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = api.list_sandboxes(request.clone()).await.unwrap().into_inner();
+        assert!(page.sandboxes.len() <= 4);
+        names.extend(page.sandboxes.into_iter().map(|s| s.metadata.unwrap().name));
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    names.retain(|n| *n != unnamed);
+    assert_eq!((names, pages), (["s0", "s1", "s2", "s3", "s4"].map(str::to_owned).to_vec(), 2));
+
+    let odd = v1::ListSandboxesRequest { label_selector: "parity=1".into(), ..Default::default() };
+    assert_eq!(api.list_sandboxes(odd).await.unwrap().into_inner().sandboxes.len(), 2);
+    // A token of another list, a token of nobody, a negative size, a bad selector.
+    let mixed = v1::ListSandboxesRequest { label_selector: "parity=1".into(), ..request.clone() };
+    for (bad, field) in [
+        (mixed, "page_token"),
+        (v1::ListSandboxesRequest { page_token: "x".into(), ..Default::default() }, "page_token"),
+        (v1::ListSandboxesRequest { page_size: -1, ..Default::default() }, "page_size"),
+        (v1::ListSandboxesRequest { label_selector: "a=(".into(), ..Default::default() }, "label_selector"),
+    ] {
+        assert_eq!(fields(&api.list_sandboxes(bad).await.unwrap_err()), [field]);
+    }
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_twice_is_carried_out_once() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let request = v1::CreateSandboxRequest { request_id: "r-1".into(), ..create("", &["x"]) };
+    let first = api.create_sandbox(request.clone()).await.unwrap().into_inner().sandbox.unwrap().metadata.unwrap();
+    let second = api.create_sandbox(request.clone()).await.unwrap().into_inner().sandbox.unwrap().metadata.unwrap();
+    assert_eq!(first.id, second.id);
+    let other = v1::CreateSandboxRequest { request_id: "r-1".into(), ..create("", &["y"]) };
+    assert_eq!(fields(&api.create_sandbox(other).await.unwrap_err()), ["request_id"]);
+    // A gateway that was restarted in between has forgotten the answer, not what it made.
+    gateway.stop().await;
+    gateway.start_again().await.unwrap();
+    let mut api = gateway.api().await;
+    let third = api.create_sandbox(request).await.unwrap().into_inner().sandbox.unwrap().metadata.unwrap();
+    assert_eq!((first.id, first.name), (third.id, third.name));
+    gateway.clean().await;
+}
+
+async fn run(
+    api: &mut v1::open_shell_client::OpenShellClient<tonic::transport::Channel>,
+    request: v1::ExecSandboxRequest,
+) -> (String, String, i32) {
+    let mut stream = api.exec_sandbox(request).await.unwrap().into_inner();
+    let (mut out, mut err, mut code) = (Vec::new(), Vec::new(), None);
+    while let Some(event) = stream.next().await {
+        match event.unwrap().payload.unwrap() {
+            exec_sandbox_event::Payload::Stdout(o) => out.extend(o.data),
+            exec_sandbox_event::Payload::Stderr(e) => err.extend(e.data),
+            exec_sandbox_event::Payload::Exit(e) => code = Some(e.exit_code),
+        }
+    }
+    (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), code.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_run_with_their_input_and_environment() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let (_, supervisor) = gateway.sandbox(create("box", &["agent"])).await;
+    let exec = |command: &[&str]| v1::ExecSandboxRequest {
+        sandbox: "box".into(),
+        command: command.iter().map(|&c| c.to_owned()).collect(),
+        ..Default::default()
+    };
+    let input = "0123456789abcdef".repeat(8192);
+    let (out, _, code) = run(&mut api, v1::ExecSandboxRequest { stdin: input.clone().into_bytes(), ..exec(&["cat"]) }).await;
+    assert_eq!((out == input, code), (true, 0));
+    let environment = [("A".to_owned(), "1".to_owned()), ("OPENSHELL_PYFUNC_B64".to_owned(), "eA==".to_owned())].into();
+    let (out, ..) = run(&mut api, v1::ExecSandboxRequest { environment, workdir: "/srv".into(), ..exec(&["env"]) }).await;
+    assert_eq!(out, "A=1\nOPENSHELL_PYFUNC_B64=eA==\n/srv");
+    assert_eq!(run(&mut api, exec(&["exit", "42"])).await.2, 42);
+    assert_eq!(run(&mut api, exec(&["missing"])).await, (String::new(), "missing: command not found\n".to_owned(), 127));
+
+    let bad = v1::ExecSandboxRequest {
+        environment: [("OPENSHELL_TOKEN".to_owned(), String::new())].into(),
+        execution_timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        ..exec(&["cat"])
+    };
+    let mut found = fields(&api.exec_sandbox(bad).await.unwrap_err());
+    found.sort();
+    assert_eq!(found, ["environment[\"OPENSHELL_TOKEN\"]", "execution_timeout"]);
+    assert_eq!(fields(&api.exec_sandbox(exec(&[])).await.unwrap_err()), ["command"]);
+
+    // Interactive: input and resizes while it runs; the end of the stream is the end of the input.
+    let frame = |payload| v1::ExecSandboxInput { payload: Some(payload) };
+    let frames = vec![
+        frame(exec_sandbox_input::Payload::Start(exec(&["cat"]))),
+        frame(exec_sandbox_input::Payload::Stdin(b"hello".to_vec())),
+        frame(exec_sandbox_input::Payload::Resize(v1::ExecSandboxWindowResize { cols: 120, rows: 40 })),
+    ];
+    let mut events = api.exec_sandbox_interactive(tokio_stream::iter(frames)).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await {
+        seen.push(event.unwrap().payload.unwrap());
+    }
+    assert!(matches!(&seen[0], exec_sandbox_event::Payload::Stdout(o) if o.data == b"hello"));
+    assert!(matches!(&seen[1], exec_sandbox_event::Payload::Stderr(e) if e.data == b"120x40"));
+    assert!(matches!(&seen[2], exec_sandbox_event::Payload::Exit(e) if e.exit_code == 0));
+
+    // Without a command: the main process.
+    let attach = vec![frame(exec_sandbox_input::Payload::Start(exec(&[])))];
+    let mut events = api.exec_sandbox_interactive(tokio_stream::iter(attach)).await.unwrap().into_inner();
+    assert!(matches!(events.next().await.unwrap().unwrap().payload.unwrap(), exec_sandbox_event::Payload::Stdout(o) if o.data == b"main"));
+    assert!(matches!(events.next().await.unwrap().unwrap().payload.unwrap(), exec_sandbox_event::Payload::Exit(e) if e.exit_code == 5));
+    let nothing = vec![frame(exec_sandbox_input::Payload::Stdin(Vec::new()))];
+    assert_eq!(fields(&api.exec_sandbox_interactive(tokio_stream::iter(nothing)).await.unwrap_err()), ["start"]);
+
+    // The sandbox is lost while a command runs: an error, never a pretended exit.
+    let mut events = api.exec_sandbox(exec(&["sleep"])).await.unwrap().into_inner();
+    drop(supervisor);
+    let lost = events.next().await.unwrap().unwrap_err();
+    assert_eq!((lost.code(), reason(&lost).as_str()), (Code::Unavailable, "SANDBOX_LOST"));
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_change_is_a_revision_and_is_acknowledged() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let (_, _supervisor) = gateway.sandbox(create("pol", &[])).await;
+    let sandbox = || "pol".to_owned();
+    let current =
+        api.get_sandbox_config(wire::GetSandboxConfigRequest { name: sandbox(), workspace_scope: None }).await.unwrap().into_inner();
+    assert_eq!((current.version, current.configuration_admitted), (1, true));
+    let mut policy = current.policy.unwrap();
+    let same = v1::UpdateConfigRequest { sandbox: sandbox(), policy: Some(policy.clone()), ..Default::default() };
+    let same = api.update_config(same).await.unwrap().into_inner();
+    assert_eq!((same.version, same.policy_hash.as_str()), (1, current.policy_hash.as_str()), "the same policy is no new revision");
+
+    let endpoint = wire::NetworkEndpoint { host: "example.com".into(), port: 443, ..Default::default() };
+    let rule = wire::NetworkPolicyRule {
+        name: "web".into(),
+        endpoints: vec![endpoint],
+        binaries: vec![wire::NetworkBinary { path: "/usr/bin/curl".into() }],
+    };
+    policy.network_policies.insert("web".into(), rule);
+    let change = v1::UpdateConfigRequest { sandbox: sandbox(), policy: Some(policy.clone()), ..Default::default() };
+    assert_eq!(api.update_config(change.clone()).await.unwrap().into_inner().version, 2);
+    let begun = std::time::Instant::now();
+    let status = loop {
+        let request = v1::GetSandboxPolicyStatusRequest { sandbox: sandbox(), ..Default::default() };
+        let status = api.get_sandbox_policy_status(request).await.unwrap().into_inner();
+        if status.active_version == 2 {
+            break status;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{status:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(status.revision.unwrap().status(), v1::PolicyStatus::Loaded);
+    let first = v1::GetSandboxPolicyStatusRequest { sandbox: sandbox(), version: 1, ..Default::default() };
+    let first = api.get_sandbox_policy_status(first).await.unwrap().into_inner().revision.unwrap();
+    assert_eq!(first.status(), v1::PolicyStatus::Superseded);
+    let mut list = v1::ListSandboxPoliciesRequest { sandbox: sandbox(), page_size: 1, ..Default::default() };
+    let newest = api.list_sandbox_policies(list.clone()).await.unwrap().into_inner();
+    list.page_token.clone_from(&newest.next_page_token);
+    let oldest = api.list_sandbox_policies(list).await.unwrap().into_inner();
+    assert_eq!((newest.revisions[0].version, oldest.revisions[0].version, oldest.next_page_token.as_str()), (2, 1, ""));
+
+    // What a running sandbox cannot change, a stale writer, and forms that are not there.
+    let mut fixed = policy.clone();
+    fixed.filesystem.as_mut().unwrap().read_only.retain(|p| p != "/usr");
+    let fixed = v1::UpdateConfigRequest { policy: Some(fixed), ..change.clone() };
+    assert_eq!(fields(&api.update_config(fixed).await.unwrap_err()), ["policy.filesystem_policy.read_only"]);
+    policy.network_policies.clear();
+    let stale = v1::UpdateConfigRequest { policy: Some(policy), expected_resource_version: 1, ..change.clone() };
+    assert_eq!(api.update_config(stale).await.unwrap_err().code(), Code::Aborted);
+    let setting = v1::UpdateConfigRequest { sandbox: sandbox(), setting_key: "x".into(), ..Default::default() };
+    assert_eq!(api.update_config(setting).await.unwrap_err().code(), Code::Unimplemented);
+    let both = v1::UpdateConfigRequest { setting_key: "x".into(), ..change };
+    assert_eq!(api.update_config(both).await.unwrap_err().code(), Code::InvalidArgument);
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_kept_and_followed_without_loss() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let (_, supervisor) = gateway.sandbox(create("log", &[])).await;
+    let record = |seq: u64, level: &str, target: &str| session::LogRecord {
+        seq,
+        level: level.into(),
+        target: target.into(),
+        message: format!("m{seq}"),
+        time: Some(prost_types::Timestamp { seconds: 1_700_000_000 + seq as i64, nanos: 0 }),
+        ..Default::default()
+    };
+    supervisor.log(vec![record(1, "INFO", "proxy"), record(2, "DEBUG", "stdout"), record(3, "OCSF", "proxy")]).await;
+    let query = |lines: u32, sources: &[&str], level: &str| v1::GetSandboxLogsRequest {
+        sandbox: "log".into(),
+        lines,
+        sources: sources.iter().map(|&s| s.to_owned()).collect(),
+        min_level: level.into(),
+        ..Default::default()
+    };
+    let begun = std::time::Instant::now();
+    loop {
+        let logs = api.get_sandbox_logs(query(0, &[], "")).await.unwrap().into_inner().logs;
+        if logs.len() == 3 {
+            break;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{logs:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    for (request, expected) in [
+        (query(1, &[], ""), vec!["m3"]),
+        (query(0, &["sandbox"], "info"), vec!["m1", "m3"]),
+        (query(0, &["stdout"], ""), vec!["m2"]),
+        (query(0, &["gateway"], ""), vec![]),
+    ] {
+        let logs = api.get_sandbox_logs(request).await.unwrap().into_inner().logs;
+        assert_eq!(logs.iter().map(|l| l.message.as_str()).collect::<Vec<_>>(), expected);
+    }
+    assert_eq!(fields(&api.get_sandbox_logs(query(0, &[], "loud")).await.unwrap_err()), ["min_level"]);
+
+    let watch = v1::WatchSandboxRequest { sandbox: "log".into(), follow_logs: true, follow_status: true, ..Default::default() };
+    let mut stream = api.watch_sandbox(watch.clone()).await.unwrap().into_inner();
+    let (mut lines, mut cursor) = (Vec::new(), String::new());
+    supervisor.log(vec![record(4, "INFO", "proxy")]).await;
+    while lines.len() < 4 {
+        let event = stream.next().await.unwrap().unwrap();
+        cursor = event.cursor;
+        if let Some(sandbox_stream_event::Payload::Log(line)) = event.payload {
+            lines.push(line.message);
+        }
+    }
+    assert_eq!(lines, ["m1", "m2", "m3", "m4"]);
+    drop(stream);
+    supervisor.log(vec![record(5, "INFO", "proxy")]).await;
+    let resumed = v1::WatchSandboxRequest { resume_after_cursor: cursor, ..watch.clone() };
+    let mut stream = api.watch_sandbox(resumed).await.unwrap().into_inner();
+    let line = loop {
+        if let Some(sandbox_stream_event::Payload::Log(line)) = stream.next().await.unwrap().unwrap().payload {
+            break line.message;
+        }
+    };
+    assert_eq!(line, "m5", "nothing twice, nothing lost");
+
+    // The end of the sandbox is the end of the stream, after its last state.
+    api.delete_sandbox(v1::DeleteSandboxRequest { name: "log".into(), ..Default::default() }).await.unwrap();
+    let mut last = None;
+    while let Some(event) = tokio::time::timeout(std::time::Duration::from_secs(20), stream.next()).await.unwrap() {
+        if let Some(sandbox_stream_event::Payload::Sandbox(sandbox)) = event.unwrap().payload {
+            last = Some(sandbox.status.unwrap().phase());
+        }
+    }
+    assert_eq!(last, Some(SandboxPhase::Deleting));
+    let bad = v1::WatchSandboxRequest { resume_after_cursor: "x".into(), ..watch };
+    assert_eq!(fields(&api.watch_sandbox(bad).await.unwrap_err()), ["resume_after_cursor"]);
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_values_of_a_provider_never_come_back() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let value = "s3cr3t-value";
+    let meta = |name: &str| Some(datamodel::ObjectMeta { name: name.into(), ..Default::default() });
+    let provider = datamodel::Provider {
+        metadata: meta("forge"),
+        r#type: "generic".into(),
+        credentials: [("FORGE_TOKEN".to_owned(), value.to_owned())].into(),
+        config: [("endpoints".to_owned(), "forge.example:8443/api".to_owned()), ("FORGE_USER".to_owned(), "me".to_owned())].into(),
+        ..Default::default()
+    };
+    let created = v1::CreateProviderRequest { provider: Some(provider.clone()), ..Default::default() };
+    let created = api.create_provider(created).await.unwrap().into_inner().provider.unwrap();
+    assert_eq!(created.credentials["FORGE_TOKEN"], "REDACTED");
+    assert_eq!(created.config["endpoints"], "forge.example:8443/api");
+
+    // Neither in an answer, nor in a Secret of the object API, nor in a file of ours.
+    let https = support_http(&gateway, "/api/v1/namespaces/openshell/secrets/osprov-forge").await;
+    assert!(https.contains("FORGE_TOKEN") && !https.contains(value), "{https}");
+    let listed = api.list_providers(v1::ListProvidersRequest::default()).await.unwrap().into_inner();
+    assert!(!format!("{:?}", listed.providers[0].config).contains(value));
+    for file in walk(&gateway.state()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(value.len()).any(|w| w == value.as_bytes()), "{} holds the value", file.display());
+    }
+
+    let mut request = create("user", &[]);
+    request.spec.as_mut().unwrap().providers = vec!["forge".into()];
+    api.create_sandbox(request).await.unwrap();
+    let delete = v1::DeleteProviderRequest { name: "forge".into(), ..Default::default() };
+    let used = api.delete_provider(delete.clone()).await.unwrap_err();
+    assert_eq!((used.code(), reason(&used).as_str()), (Code::FailedPrecondition, "PROVIDER_IN_USE"));
+    assert!(used.message().contains("user"));
+    let detach = v1::DetachSandboxProviderRequest { sandbox: "user".into(), provider: "forge".into(), ..Default::default() };
+    assert!(api.detach_sandbox_provider(detach.clone()).await.unwrap().into_inner().detached);
+    assert!(!api.detach_sandbox_provider(detach).await.unwrap().into_inner().detached);
+    let attach = v1::AttachSandboxProviderRequest { sandbox: "user".into(), provider: "forge".into(), ..Default::default() };
+    assert!(api.attach_sandbox_provider(attach.clone()).await.unwrap().into_inner().attached);
+    assert!(!api.attach_sandbox_provider(attach).await.unwrap().into_inner().attached);
+    let of = v1::ListSandboxProvidersRequest { sandbox: "user".into(), ..Default::default() };
+    assert_eq!(api.list_sandbox_providers(of).await.unwrap().into_inner().providers.len(), 1);
+    api.delete_sandbox(v1::DeleteSandboxRequest { name: "user".into(), ..Default::default() }).await.unwrap();
+    let begun = std::time::Instant::now();
+    while let Err(status) = api.delete_provider(delete.clone()).await {
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+
+    let bad = datamodel::Provider {
+        metadata: meta("Bad"),
+        r#type: "Generic".into(),
+        credentials: [("A B".to_owned(), "x\ny".to_owned()), ("OPENSHELL_X".to_owned(), "v".to_owned())].into(),
+        profile_workspace: "w".into(),
+        ..Default::default()
+    };
+    let bad = api.create_provider(v1::CreateProviderRequest { provider: Some(bad), ..Default::default() }).await.unwrap_err();
+    let found = fields(&bad);
+    for field in [
+        "provider.metadata.name",
+        "provider.type",
+        "provider.credentials[\"A B\"]",
+        "provider.credentials[\"OPENSHELL_X\"]",
+        "provider.profile_workspace",
+        "provider.config[\"endpoints\"]",
+    ] {
+        assert!(found.iter().any(|f| f == field), "{field} is not among {found:?}");
+    }
+    assert!(!bad.message().contains("x\ny"));
+    gateway.clean().await;
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(walk(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+/// GET over HTTP/1.1 with the user's certificate.
+async fn support_http(gateway: &Gateway, path: &str) -> String {
+    support::http::get(gateway, path, &[]).await.1
+}
