@@ -4,7 +4,11 @@
 //! the names of its keys and never a value.
 
 use axum::Router;
+use axum::response::Response;
+use http::StatusCode;
 use openshell_operator::api::ApiService;
+
+use crate::auth::status_response;
 
 /// Routes to the object API.
 pub(crate) fn routes(service: &ApiService) -> Router {
@@ -13,4 +17,9 @@ pub(crate) fn routes(service: &ApiService) -> Router {
         router = router.route_service(path, service.clone());
     }
     router
+}
+
+/// What is neither a method nor an object.
+pub(crate) async fn nothing() -> Response {
+    status_response(StatusCode::NOT_FOUND, "NotFound", "there is nothing here")
 }

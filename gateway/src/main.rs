@@ -46,13 +46,12 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> Result<(), StartError> {
+    // Before readiness is told: whoever hears of it may end us at once.
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let gateway = LocalGateway::start(flags.resolve()?).await?;
     // The line that a starter in the background waits for. Nobody need be reading.
     let _ = writeln!(std::io::stdout(), "ready {}", gateway.endpoint());
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return Err(StartError::Signals(error)),
-    };
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: ending; sandboxes go on"),
         _ = interrupt.recv() => tracing::info!("SIGINT: ending; sandboxes go on"),

@@ -14,7 +14,12 @@ use crate::state::Directories;
 
 /// The gateway of this machine.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "openshell-gateway", version, about = "Serves openshell.v1 on this machine, and runs its sandboxes")]
+#[command(
+    name = "openshell-gateway",
+    version,
+    args_override_self = true,
+    about = "Serves openshell.v1 on this machine, and runs its sandboxes"
+)]
 pub struct Flags {
     /// Address to listen on.
     #[arg(long, env = "OPENSHELL_BIND_ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]

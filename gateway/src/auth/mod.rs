@@ -16,6 +16,7 @@ mod origin;
 mod principal;
 mod rules;
 
+pub(crate) use guard::status_response;
 pub use guard::{Guard, guard};
 pub use origin::Hosts;
 pub use principal::{CertificateSubject, Principal, Role, User};

@@ -104,7 +104,7 @@ impl LocalGateway {
         });
         let names = SERVER_NAMES.iter().map(|&n| n.to_owned()).chain(config.server_names.clone()).chain([config.bind.ip().to_string()]);
         let state = Arc::new(Guard { rules, tokens, hosts: Hosts::new(names) });
-        let router = Router::new().merge(api.routes()).merge(http::routes(&store.service()));
+        let router = Router::new().merge(api.routes()).merge(http::routes(&store.service())).fallback(http::nothing);
         let router = router.layer(axum::middleware::from_fn_with_state(state, guard));
 
         let (failure, failed) = watch::channel(None);

@@ -183,6 +183,13 @@ impl Drop for Supervisor {
 
 impl Supervisor {
     pub async fn connect(gateway: &Gateway, uid: &str) -> Self {
+        // As a supervisor does: it has identified itself on disk before it dials.
+        let identity = gateway.config.directories.sandboxes().join(uid).join("supervisor.json");
+        let begun = Instant::now();
+        while !identity.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no supervisor was started for {uid}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let bearer: tonic::metadata::MetadataValue<_> = format!("Bearer {}", gateway.token(uid)).parse().unwrap();
         let channel = gateway.anonymous().await;
         let mut client = SupervisorSessionClient::with_interceptor(channel, move |mut request: tonic::Request<()>| {
@@ -197,13 +204,25 @@ impl Supervisor {
         let mut incoming = client.control(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         let answers = send.clone();
         let task = tokio::spawn(async move {
-            while let Ok(Some(order)) = incoming.message().await {
+            let mut beat = tokio::time::interval(Duration::from_secs(2));
+            // Ends with this task, as everything of a supervisor that is killed.
+            let mut relays = tokio::task::JoinSet::new();
+            loop {
+                let order = tokio::select! {
+                    order = incoming.message() => order,
+                    _ = beat.tick() => {
+                        let heartbeat = from_supervisor::Payload::Heartbeat(session::Heartbeat {});
+                        let _ = answers.send(message(heartbeat)).await;
+                        continue;
+                    }
+                };
+                let Ok(Some(order)) = order else { return };
                 let config = match order.payload.unwrap() {
                     from_gateway::Payload::Accepted(accepted) => accepted.config,
                     from_gateway::Payload::Config(config) => Some(config),
                     from_gateway::Payload::RelayOpen(open) => {
                         let mut client = client.clone();
-                        tokio::spawn(async move {
+                        relays.spawn(async move {
                             let (up, outgoing) = mpsc::channel(8);
                             let hello = session::RelayHello { relay_id: open.relay_id.clone() };
                             up.send(RelayUp { payload: Some(relay_up::Payload::Hello(hello)) }).await.unwrap();
@@ -249,8 +268,9 @@ impl Supervisor {
 /// Commands that need no process: `cat`, `env`, `exit N`, `sleep`, `missing`; the main process
 /// says `main` and ends with 5.
 async fn pretend(target: relay_open::Target, up: mpsc::Sender<RelayUp>, mut down: tonic::Streaming<session::RelayDown>) {
-    let send = |payload| {
-        let up = up.clone();
+    let sender = up.clone();
+    let send = move |payload| {
+        let up = sender.clone();
         async move { up.send(RelayUp { payload: Some(payload) }).await.is_ok() }
     };
     let exit = |code: i32, reason: &str, message: &str| {
@@ -260,8 +280,7 @@ async fn pretend(target: relay_open::Target, up: mpsc::Sender<RelayUp>, mut down
         relay_open::Target::Exec(exec) => exec,
         _ => {
             send(relay_up::Payload::Stdout(b"main".to_vec())).await;
-            send(exit(5, "", "")).await;
-            return;
+            session::Exec { command: vec!["exit".to_owned(), "5".to_owned()], ..Default::default() }
         }
     };
     match exec.command[0].as_str() {
@@ -295,4 +314,7 @@ async fn pretend(target: relay_open::Target, up: mpsc::Sender<RelayUp>, mut down
         }
         _ => while let Ok(Some(_)) = down.message().await {},
     }
+    drop((up, send));
+    // Dropping the stream before its end would reset it, and what was sent could be lost.
+    while let Ok(Some(_)) = down.message().await {}
 }
