@@ -17,7 +17,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,

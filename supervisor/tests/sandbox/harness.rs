@@ -12,6 +12,80 @@ use openshell_supervisor::confine::{Domain, Host, LandlockCompatibility, Loopbac
 
 use crate::helper::{ARGUMENT, Also, Plan};
 
+/// A test.
+pub type Case = fn(Setting);
+
+/// Who runs the supervisor, and what it can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub user: User,
+    pub namespaces: Has,
+}
+
+/// Who runs the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    Root,
+    Ordinary,
+}
+
+/// Whether there are namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    All,
+    None,
+}
+
+impl Setting {
+    pub fn all() -> Vec<Self> {
+        let root = rustix::process::geteuid().is_root();
+        let users = if root { vec![User::Ordinary, User::Root] } else { vec![User::Ordinary] };
+        let both = |user| [Has::All, Has::None].map(|namespaces| Self { user, namespaces });
+        users.into_iter().flat_map(both).collect()
+    }
+
+    pub fn name(self) -> &'static str {
+        match (self.user, self.namespaces) {
+            (User::Root, Has::All) => "root",
+            (User::Root, Has::None) => "root, no namespaces",
+            (User::Ordinary, Has::All) => "user",
+            (User::Ordinary, Has::None) => "user, no namespaces",
+        }
+    }
+}
+
+/// An address of this machine that is not loopback.
+pub fn own_address() -> std::net::IpAddr {
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent; the kernel only chooses a route.
+    probe.connect("192.0.2.1:9").unwrap();
+    probe.local_addr().unwrap().ip()
+}
+
+/// A server outside that answers every connection with a word and what it read, until the test ends.
+pub fn server(word: &'static str) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind((own_address(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream, word));
+        }
+    });
+    address
+}
+
+fn answer(mut stream: std::net::TcpStream, word: &str) {
+    use std::io::Read as _;
+    let mut request = [0; 4096];
+    let Ok(length) = stream.read(&mut request) else { return };
+    let request = String::from_utf8_lossy(&request[..length]);
+    if request.starts_with("GET ") {
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{word}", word.len());
+    } else {
+        let _ = write!(stream, "{word}:{request}");
+    }
+}
+
 /// A sandbox that is going to run one program.
 pub struct Sandbox {
     pub plan: Plan,
@@ -77,17 +151,28 @@ impl Sandbox {
         }
     }
 
+    /// A Python program, with the few words that every one of them needs.
     pub fn python(program: &str) -> Self {
-        Self::new(&["/usr/bin/python3", "-c", program])
+        const BEGIN: &str = "import errno, os, socket, sys, threading, time, ctypes, signal, struct, subprocess\n\
+            def expect(number, call):\n    try: r = call()\n    except OSError as e: assert e.errno == number, (e, number); return\n    \
+            raise AssertionError('expected %s, got %r' % (errno.errorcode[number], r))\n\
+            libc = ctypes.CDLL(None, use_errno=True)\n\
+            def syscall(*a):\n    r = libc.syscall(*[ctypes.c_long(x) if isinstance(x, int) else x for x in a])\n    \
+            if r < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n    return r\n\
+            TMP = os.environ.get('TMPDIR', '/tmp')\n";
+        Self::new(&["/usr/bin/python3", "-c", &format!("{BEGIN}{program}")])
     }
 
-    pub fn without_namespaces(mut self) -> Self {
-        self.plan.domain.namespaces = Namespaces::NONE;
-        self
+    /// In this setting.
+    pub fn set(mut self, setting: Setting) -> Self {
+        if setting.namespaces == Has::None {
+            self.plan.domain.namespaces = Namespaces::NONE;
+        }
+        if setting.user == User::Ordinary { self.as_user() } else { self }
     }
 
     /// The whole sandbox, supervisor and all, as an ordinary user (from root).
-    pub fn as_user(mut self) -> Self {
+    fn as_user(mut self) -> Self {
         if rustix::process::geteuid().is_root() {
             let uid = 64_102;
             self.user = Some(uid);
@@ -139,6 +224,22 @@ impl Sandbox {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             log: fs::read_to_string(&self.plan.log).unwrap_or_default(),
         }
+    }
+}
+
+impl Outcome {
+    /// The program ended with 0; what it said otherwise is the failure.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.code == 0, "code {}\n{}{}\n{}", self.code, self.stdout, self.stderr, self.log);
+        self
+    }
+
+    /// A line of the log has this.
+    #[track_caller]
+    pub fn logged(self, text: &str) -> Self {
+        assert!(self.log.contains(text), "no {text} in\n{}{}{}", self.log, self.stdout, self.stderr);
+        self
     }
 }
 
