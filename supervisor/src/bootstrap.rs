@@ -93,7 +93,9 @@ pub enum BootstrapError {
     #[error("the bootstrap is longer than {BOOTSTRAP_BYTES} bytes; standard input must be the driver's pipe")]
     TooLong,
     /// Not the JSON that is expected. The text is never shown: it may hold the token.
-    #[error("the bootstrap is not what a driver writes (line {line}, column {column}): {what}; this binary is started by a driver, not by hand")]
+    #[error(
+        "the bootstrap is not what a driver writes (line {line}, column {column}): {what}; this binary is started by a driver, not by hand"
+    )]
     Malformed {
         /// Line from 1.
         line: usize,
@@ -137,7 +139,10 @@ impl Bootstrap {
     fn check(&self) -> Result<(), BootstrapError> {
         let invalid = |field, why: &str| Err(BootstrapError::Invalid { field, why: why.to_owned() });
         if self.version != VERSION {
-            return invalid("version", &format!("is {}, and this build reads {VERSION}; use the supervisor that belongs to the gateway", self.version));
+            return invalid(
+                "version",
+                &format!("is {}, and this build reads {VERSION}; use the supervisor that belongs to the gateway", self.version),
+            );
         }
         if self.sandbox_id.is_empty() {
             return invalid("sandbox_id", "is empty");

@@ -28,7 +28,9 @@ pub enum ConfigError {
     #[error(transparent)]
     Compile(#[from] openshell_policy::CompileError),
     /// The policy is not the one whose hash came with it.
-    #[error("the policy's hash is {computed}, and the configuration says {stated}; it was changed on the way, or gateway and supervisor differ in version")]
+    #[error(
+        "the policy's hash is {computed}, and the configuration says {stated}; it was changed on the way, or gateway and supervisor differ in version"
+    )]
     Hash {
         /// Of the policy that came.
         computed: String,

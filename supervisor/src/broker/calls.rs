@@ -47,7 +47,7 @@ fn handle(shared: &Arc<Shared>, caller: &mut Caller<'_>, number: i64) -> Answere
         libc::SYS_connect => connect(shared, caller),
         libc::SYS_bind => bind(shared, caller),
         libc::SYS_listen => listen(shared, caller),
-        libc::SYS_getsockname | libc::SYS_getpeername => name(shared, caller, number == libc::SYS_getpeername),
+        libc::SYS_getsockname | libc::SYS_getpeername => name(shared, caller, number),
         libc::SYS_getsockopt => option(shared, caller),
         // Options of IP that mean nothing to an emulated socket are accepted and forgotten.
         libc::SYS_setsockopt => on_datagram(shared, caller, |_, _, _| DONE),
@@ -177,7 +177,8 @@ fn listen(shared: &Arc<Shared>, caller: &Caller<'_>) -> Answered {
 }
 
 /// `getsockname(2)` and `getpeername(2)`: what the agent asked for.
-fn name(shared: &Arc<Shared>, caller: &mut Caller<'_>, of_peer: bool) -> Answered {
+fn name(shared: &Arc<Shared>, caller: &mut Caller<'_>, number: i64) -> Answered {
+    let of_peer = number == libc::SYS_getpeername;
     let entry = entry(shared, caller)?;
     let (family, address) = match entry.as_deref().map(|entry| &entry.socket) {
         Some(Socket::Tcp(tcp)) => (tcp.family, if of_peer { tcp.peer() } else { Some(tcp.local()) }),

@@ -85,12 +85,10 @@ impl Table {
         self.entries.lock().is_empty()
     }
 
-    /// Collects unless that was done a moment ago.
+    /// Collects, but not more often than now and then: whoever finds the table full waits for it.
     pub(super) fn collect_again(&self) {
         let mut last = self.last.lock();
-        if last.elapsed() < COLLECT_AGAIN {
-            return;
-        }
+        std::thread::sleep(COLLECT_AGAIN.saturating_sub(last.elapsed()));
         // Failing means that nothing is known: everything stays.
         let _ = self.collect();
         *last = Instant::now();

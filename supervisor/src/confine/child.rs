@@ -92,8 +92,8 @@ fn execute(body: &SpawnBody) -> (CString, io::Error) {
         let error = sys::execve(&candidate, &argv, &env);
         match error.raw_os_error() {
             // One that exists and may not be run is a better answer than none at all.
-            Some(libc::EACCES) => result = error,
-            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) if rustix::fs::access(&candidate, rustix::fs::Access::EXISTS).is_ok() => result = error,
+            Some(libc::EACCES | libc::ENOENT | libc::ENOTDIR) => {}
             _ => return (candidate, error),
         }
     }

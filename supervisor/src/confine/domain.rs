@@ -138,6 +138,15 @@ impl ConfineError {
     }
 }
 
+/// Whose `/tmp` it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tmp {
+    /// The sandbox's: there is a mount namespace.
+    Own,
+    /// Everybody's.
+    Shared,
+}
+
 /// The paths of a domain as they are granted in the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Paths {
@@ -174,12 +183,12 @@ impl Domain {
 
     /// What is granted. Without a mount namespace a grant of a directory that others on the
     /// machine share is replaced: it would reach their sockets and their files.
-    pub(crate) fn paths(&self, mount_namespace: bool) -> Paths {
+    pub(crate) fn paths(&self, tmp: Tmp) -> Paths {
         let own = [self.workspace.clone(), self.temporary(), self.trust()];
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let shared = |path: &Path| {
             self.host == Host::Shared
-                && !mount_namespace
+                && tmp == Tmp::Shared
                 && !own.iter().any(|own| path.starts_with(own))
                 && (SHARED.iter().any(|shared| path.starts_with(shared)) || home.as_deref() == Some(path))
         };
@@ -192,9 +201,8 @@ impl Domain {
         let mut read_only = keep(&self.read_only);
         let mut read_write = keep(&self.read_write);
         read_write.push(self.workspace.clone());
-        if mount_namespace {
-            // The private /tmp is granted by its own path, if the policy grants it.
-        } else {
+        if tmp == Tmp::Shared {
+            // With a mount namespace it is granted as /tmp, if the policy grants that.
             read_write.push(self.temporary());
         }
         if self.trust().exists() {

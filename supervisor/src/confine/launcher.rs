@@ -23,7 +23,7 @@ use super::{
     ablation::Wall,
     control,
     descend::kill_descendants,
-    domain::{ConfineError, Domain, Enforcement},
+    domain::{ConfineError, Domain, Enforcement, Tmp},
     guardian,
     listener::Listener,
     probe,
@@ -188,7 +188,7 @@ impl Launcher {
             *self.temporary.lock() = Some(domain.temporary());
         }
         let netns = has(Wall::NetworkNamespace);
-        let paths = domain.paths(has(Wall::MountNamespace));
+        let paths = domain.paths(if has(Wall::MountNamespace) { Tmp::Own } else { Tmp::Shared });
         Ok((Listener::new(notify, netns.then_some(maker), self.process, domain, paths.read_write), enforcement))
     }
 

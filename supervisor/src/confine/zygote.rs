@@ -19,7 +19,7 @@ use super::{
     ablation::Wall,
     child,
     control::Attempt,
-    domain::{ConfineError, Domain, Enforcement},
+    domain::{ConfineError, Domain, Enforcement, Tmp},
     filter::{self, deny::SignalScope},
     guardian::{exit_code, harden},
     landlock::{self, Grants},
@@ -54,7 +54,7 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
     if attempt.mount {
         namespaces::mounts(domain, attempt)?;
     }
-    let paths = domain.paths(attempt.mount);
+    let paths = domain.paths(if attempt.mount { Tmp::Own } else { Tmp::Shared });
     let grants = Grants::open(&paths.read_only, &paths.read_write, domain.landlock)?;
     let missing = grants.missing.clone();
     privileges::limit_resources().map_err(internal("limiting resources"))?;

@@ -46,7 +46,15 @@ impl Environment {
     pub fn new(workspace: &Path, trust: &[(String, String)], configured: &HashMap<String, String>) -> Result<Self, BadCommand> {
         let home = workspace.to_string_lossy().into_owned();
         let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-        let base = [("HOME", home.as_str()), ("PWD", &home), ("USER", USER), ("LOGNAME", USER), ("SHELL", shell), ("PATH", PATH), ("LANG", "C.UTF-8")];
+        let base = [
+            ("HOME", home.as_str()),
+            ("PWD", &home),
+            ("USER", USER),
+            ("LOGNAME", USER),
+            ("SHELL", shell),
+            ("PATH", PATH),
+            ("LANG", "C.UTF-8"),
+        ];
         let mut variables: BTreeMap<String, String> = base.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         variables.extend(trust.iter().cloned());
         add(&mut variables, configured)?;
@@ -60,7 +68,8 @@ impl Environment {
         let timeout = match wanted.timeout {
             None => None,
             Some(timeout) => {
-                let timeout = Duration::try_from(timeout).map_err(|_| BadCommand("the timeout is negative; leave it out for none".into()))?;
+                let timeout =
+                    Duration::try_from(timeout).map_err(|_| BadCommand("the timeout is negative; leave it out for none".into()))?;
                 (!timeout.is_zero()).then_some(timeout)
             }
         };
@@ -73,13 +82,21 @@ impl Environment {
         self.command(command, workdir, self.variables.clone(), terminal)
     }
 
-    fn command(&self, argv: Vec<String>, workdir: &str, mut variables: BTreeMap<String, String>, terminal: bool) -> Result<Command, BadCommand> {
+    fn command(
+        &self,
+        argv: Vec<String>,
+        workdir: &str,
+        mut variables: BTreeMap<String, String>,
+        terminal: bool,
+    ) -> Result<Command, BadCommand> {
         let bad = |why: String| Err(BadCommand(why));
         if argv.first().is_none_or(String::is_empty) {
             return bad("the command is empty; name a program".into());
         }
         if argv.len() > ARGUMENTS || argv.iter().map(String::len).sum::<usize>() > ARGUMENTS_BYTES {
-            return bad(format!("the command has more than {ARGUMENTS} arguments or {ARGUMENTS_BYTES} bytes; pass the data on standard input"));
+            return bad(format!(
+                "the command has more than {ARGUMENTS} arguments or {ARGUMENTS_BYTES} bytes; pass the data on standard input"
+            ));
         }
         if argv.iter().any(|a| a.contains('\0')) || workdir.contains('\0') {
             return bad("the command or its directory has a NUL byte".into());
@@ -158,7 +175,10 @@ mod tests {
         let true_ = supervisor::Exec { command: vec!["true".into()], ..supervisor::Exec::default() };
         assert!(refused(supervisor::Exec::default()).contains("empty"));
         assert!(refused(supervisor::Exec { command: vec!["a\0".into()], ..true_.clone() }).contains("NUL"));
-        assert!(refused(supervisor::Exec { environment: [("OPENSHELL_X".to_owned(), String::new())].into(), ..true_.clone() }).contains("reserved"));
+        assert!(
+            refused(supervisor::Exec { environment: [("OPENSHELL_X".to_owned(), String::new())].into(), ..true_.clone() })
+                .contains("reserved")
+        );
         assert!(refused(supervisor::Exec { environment: [("a=b".to_owned(), String::new())].into(), ..true_.clone() }).contains("no name"));
         assert!(refused(supervisor::Exec { timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }), ..true_ }).contains("negative"));
     }

@@ -43,7 +43,13 @@ async fn start(table: &Table, command: Command, terminal: Option<Size>, owner: O
     Ok((child, ends))
 }
 
-async fn carry(mut child: Child, ends: streams::Ends, timeout: Option<Duration>, input: mpsc::Receiver<Input>, output: &mpsc::Sender<Output>) -> Exited {
+async fn carry(
+    mut child: Child,
+    ends: streams::Ends,
+    timeout: Option<Duration>,
+    input: mpsc::Receiver<Input>,
+    output: &mpsc::Sender<Output>,
+) -> Exited {
     let over = CancellationToken::new();
     let client_gone = CancellationToken::new();
     let feeding = feed(input, ends.stdin, child.signaller(), client_gone.clone());

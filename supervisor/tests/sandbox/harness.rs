@@ -13,38 +13,38 @@ use openshell_supervisor::confine::{Domain, Host, LandlockCompatibility, Loopbac
 use crate::helper::{ARGUMENT, Also, Plan};
 
 /// A test.
-pub type Case = fn(Setting);
+pub(crate) type Case = fn(Setting);
 
 /// Who runs the supervisor, and what it can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
-    pub user: User,
-    pub namespaces: Has,
+pub(crate) struct Setting {
+    pub(crate) user: User,
+    pub(crate) namespaces: Has,
 }
 
 /// Who runs the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum User {
+pub(crate) enum User {
     Root,
     Ordinary,
 }
 
 /// Whether there are namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Has {
+pub(crate) enum Has {
     All,
     None,
 }
 
 impl Setting {
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let root = rustix::process::geteuid().is_root();
         let users = if root { vec![User::Ordinary, User::Root] } else { vec![User::Ordinary] };
         let both = |user| [Has::All, Has::None].map(|namespaces| Self { user, namespaces });
         users.into_iter().flat_map(both).collect()
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match (self.user, self.namespaces) {
             (User::Root, Has::All) => "root",
             (User::Root, Has::None) => "root, no namespaces",
@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// An address of this machine that is not loopback.
-pub fn own_address() -> std::net::IpAddr {
+pub(crate) fn own_address() -> std::net::IpAddr {
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // Nothing is sent; the kernel only chooses a route.
     probe.connect("192.0.2.1:9").unwrap();
@@ -63,7 +63,7 @@ pub fn own_address() -> std::net::IpAddr {
 }
 
 /// A server outside that answers every connection with a word and what it read, until the test ends.
-pub fn server(word: &'static str) -> std::net::SocketAddr {
+pub(crate) fn server(word: &'static str) -> std::net::SocketAddr {
     let listener = std::net::TcpListener::bind((own_address(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -80,31 +80,32 @@ fn answer(mut stream: std::net::TcpStream, word: &str) {
     let Ok(length) = stream.read(&mut request) else { return };
     let request = String::from_utf8_lossy(&request[..length]);
     if request.starts_with("GET ") {
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{word}", word.len());
+        let _ =
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{word}", word.len()).as_bytes());
     } else {
-        let _ = write!(stream, "{word}:{request}");
+        let _ = stream.write_all(format!("{word}:{request}").as_bytes());
     }
 }
 
 /// A sandbox that is going to run one program.
-pub struct Sandbox {
-    pub plan: Plan,
-    pub user: Option<u32>,
-    pub directory: tempfile::TempDir,
-    pub environment: Vec<(String, String)>,
+pub(crate) struct Sandbox {
+    pub(crate) plan: Plan,
+    pub(crate) user: Option<u32>,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-    pub log: String,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) log: String,
 }
 
 impl Sandbox {
-    pub fn new<S: AsRef<str>>(argv: &[S]) -> Self {
+    pub(crate) fn new<S: AsRef<str>>(argv: &[S]) -> Self {
         let directory = tempfile::Builder::new().prefix("openshell-test-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let inside = |name: &str| directory.path().join(name);
@@ -152,7 +153,7 @@ impl Sandbox {
     }
 
     /// A Python program, with the few words that every one of them needs.
-    pub fn python(program: &str) -> Self {
+    pub(crate) fn python(program: &str) -> Self {
         const BEGIN: &str = "import errno, os, socket, sys, threading, time, ctypes, signal, struct, subprocess\n\
             def expect(number, call):\n    try: r = call()\n    except OSError as e: assert e.errno == number, (e, number); return\n    \
             raise AssertionError('expected %s, got %r' % (errno.errorcode[number], r))\n\
@@ -164,15 +165,15 @@ impl Sandbox {
     }
 
     /// In this setting.
-    pub fn set(mut self, setting: Setting) -> Self {
+    pub(crate) fn set(mut self, setting: Setting) -> Self {
         if setting.namespaces == Has::None {
             self.plan.domain.namespaces = Namespaces::NONE;
         }
-        if setting.user == User::Ordinary { self.as_user() } else { self }
+        if setting.user == User::Ordinary { self.for_user() } else { self }
     }
 
     /// The whole sandbox, supervisor and all, as an ordinary user (from root).
-    fn as_user(mut self) -> Self {
+    fn for_user(mut self) -> Self {
         if rustix::process::geteuid().is_root() {
             let uid = 64_102;
             self.user = Some(uid);
@@ -183,21 +184,21 @@ impl Sandbox {
         self
     }
 
-    pub fn allow(mut self, destination: &str, target: std::net::SocketAddr) -> Self {
+    pub(crate) fn allow(mut self, destination: &str, target: std::net::SocketAddr) -> Self {
         self.plan.allow.insert(destination.to_owned(), target);
         self
     }
 
-    pub fn name(mut self, name: &str, address: [u8; 4]) -> Self {
+    pub(crate) fn name(mut self, name: &str, address: [u8; 4]) -> Self {
         self.plan.names.insert(name.to_owned(), address.into());
         self
     }
 
-    pub fn workspace(&self) -> &Path {
+    pub(crate) fn workspace(&self) -> &Path {
         &self.plan.domain.workspace
     }
 
-    pub fn start(&self) -> std::process::Child {
+    pub(crate) fn start(&self) -> std::process::Child {
         let own = std::env::current_exe().unwrap();
         let mut command = if let Some(uid) = self.user {
             let mut command = Command::new("/usr/bin/setpriv");
@@ -216,7 +217,7 @@ impl Sandbox {
         child
     }
 
-    pub fn run(self) -> Outcome {
+    pub(crate) fn run(self) -> Outcome {
         let output = self.start().wait_with_output().unwrap();
         Outcome {
             code: output.status.code().unwrap_or(-1),
@@ -230,14 +231,14 @@ impl Sandbox {
 impl Outcome {
     /// The program ended with 0; what it said otherwise is the failure.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert!(self.code == 0, "code {}\n{}{}\n{}", self.code, self.stdout, self.stderr, self.log);
         self
     }
 
     /// A line of the log has this.
     #[track_caller]
-    pub fn logged(self, text: &str) -> Self {
+    pub(crate) fn logged(self, text: &str) -> Self {
         assert!(self.log.contains(text), "no {text} in\n{}{}{}", self.log, self.stdout, self.stderr);
         self
     }

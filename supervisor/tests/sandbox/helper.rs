@@ -26,28 +26,28 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 /// First argument of a helper.
-pub const ARGUMENT: &str = "sandbox-helper";
+pub(crate) const ARGUMENT: &str = "sandbox-helper";
 
 /// What a helper does, as JSON on its standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Plan {
-    pub domain: Domain,
-    pub argv: Vec<String>,
+pub(crate) struct Plan {
+    pub(crate) domain: Domain,
+    pub(crate) argv: Vec<String>,
     /// Destination as the agent sees it, and where it is dialled.
-    pub allow: BTreeMap<String, SocketAddr>,
+    pub(crate) allow: BTreeMap<String, SocketAddr>,
     /// Names and their answers.
-    pub names: BTreeMap<String, std::net::Ipv4Addr>,
+    pub(crate) names: BTreeMap<String, std::net::Ipv4Addr>,
     /// How long `open` takes.
-    pub delay_ms: u64,
+    pub(crate) delay_ms: u64,
     /// Where records, exits and the report go, one JSON value a line.
-    pub log: PathBuf,
+    pub(crate) log: PathBuf,
     /// What the helper does besides.
-    pub also: Also,
+    pub(crate) also: Also,
 }
 
 /// What a helper does besides waiting for its program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Also {
+pub(crate) enum Also {
     #[default]
     Nothing,
     /// Gives the program a connected TCP socket as standard input.
@@ -125,7 +125,7 @@ impl FakeEgress {
 }
 
 /// Runs the helper and exits with its program's code.
-pub fn run() -> ! {
+pub(crate) fn run() -> ! {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).unwrap();
     let plan: Plan = serde_json::from_str(&text).unwrap();
