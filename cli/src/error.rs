@@ -283,6 +283,7 @@ fn advice_for(code: Code) -> Option<&'static str> {
         Code::Unauthenticated => {
             "The gateway did not accept this client. `openshell gateway list` shows which one is asked; its certificates are in the configuration directory."
         }
+        Code::FailedPrecondition => "`openshell sandbox get NAME` shows the state and the conditions of a sandbox.",
         Code::ResourceExhausted => "Delete what is not needed any more, or try again later.",
         Code::Unimplemented => "This gateway does not offer that. `openshell status` shows its version.",
         Code::Internal | Code::Unknown => "This is a defect of the gateway. Its log says more: `openshell gateway info` shows where it is.",

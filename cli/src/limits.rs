@@ -15,9 +15,9 @@ pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// Between two attempts to watch a sandbox when the stream broke.
 pub(crate) const WATCH_RETRY: Duration = Duration::from_millis(250);
 /// How long provisioning may go without progress, unless `OPENSHELL_PROVISION_TIMEOUT` says.
-pub(crate) const PROVISION_IDLE: Duration = Duration::from_secs(300);
+pub(crate) const PROVISION_IDLE: Duration = Duration::from_mins(5);
 /// How long a stop or a start may take, unless `OPENSHELL_LIFECYCLE_TIMEOUT` says.
-pub(crate) const LIFECYCLE: Duration = Duration::from_secs(300);
+pub(crate) const LIFECYCLE: Duration = Duration::from_mins(5);
 /// How long the deletion of a `--no-keep` sandbox may hold the command back.
 pub(crate) const CLEANUP: Duration = Duration::from_secs(10);
 /// Largest policy or object file that is read.

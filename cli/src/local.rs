@@ -115,7 +115,7 @@ pub(crate) async fn start(context: &Context, options: &Options, why: Why) -> Res
         match why {
             Why::Asked => {}
             Why::NoneConfigured => {
-                output::note(&format!("No gateway is configured: starting one on this machine (log: {}).", log.display()))
+                output::note(&format!("No gateway is configured: starting one on this machine (log: {}).", log.display()));
             }
             Why::NotRunning => output::note(&format!("The gateway of this machine is not running: starting it (log: {}).", log.display())),
         }

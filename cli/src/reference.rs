@@ -1,5 +1,7 @@
 //! `docs/cli.md` from the command tree, so that the page cannot differ from the program.
 
+use std::fmt::Write as _; // Into a String, which cannot fail.
+
 use clap::{Arg, ArgAction, Command};
 
 /// The page.
@@ -25,15 +27,15 @@ pub(crate) fn markdown(mut command: Command) -> String {
 fn section(page: &mut String, command: &Command, parent: &str) {
     let name = format!("{parent} {}", command.get_name());
     let groups: Vec<&Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).collect();
-    page.push_str(&format!("\n## `{name}`\n\n"));
+    let _ = write!(page, "\n## `{name}`\n\n");
     page.push_str(&about(command));
     let aliases: Vec<String> = command.get_visible_aliases().map(|a| format!("`{a}`")).collect();
     if !aliases.is_empty() {
-        page.push_str(&format!("\nAlias: {}\n", aliases.join(", ")));
+        let _ = write!(page, "\nAlias: {}\n", aliases.join(", "));
     }
     if groups.is_empty() {
         let usage = command.clone().render_usage().to_string();
-        page.push_str(&format!("\n```text\n{}\n```\n", usage.trim_start_matches("Usage: ")));
+        let _ = write!(page, "\n```text\n{}\n```\n", usage.trim_start_matches("Usage: "));
     }
     let own: Vec<&Arg> = command.get_arguments().filter(|a| !a.is_global_set() && !is_builtin(a)).collect();
     if !own.is_empty() {
@@ -62,16 +64,16 @@ fn options<'a>(arguments: impl Iterator<Item = &'a Arg>) -> String {
         let values: Vec<String> =
             arg.get_possible_values().iter().filter(|v| !v.is_hide_set()).map(|v| format!("`{}`", v.get_name())).collect();
         if takes_value(arg) && !values.is_empty() {
-            meaning.push_str(&format!(": {}", values.join(", ")));
+            let _ = write!(meaning, ": {}", values.join(", "));
         }
         let defaults: Vec<String> = arg.get_default_values().iter().map(|v| format!("`{}`", v.to_string_lossy())).collect();
         if takes_value(arg) && !defaults.is_empty() {
-            meaning.push_str(&format!(" (default {})", defaults.join(", ")));
+            let _ = write!(meaning, " (default {})", defaults.join(", "));
         }
         if let Some(variable) = arg.get_env() {
-            meaning.push_str(&format!(" (environment `{}`)", variable.to_string_lossy()));
+            let _ = write!(meaning, " (environment `{}`)", variable.to_string_lossy());
         }
-        table.push_str(&format!("| `{}` | {meaning} |\n", spelling(arg)));
+        let _ = writeln!(table, "| `{}` | {meaning} |", spelling(arg));
     }
     table
 }

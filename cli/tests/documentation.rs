@@ -16,7 +16,9 @@ fn the_page_is_made_from_the_commands() {
 #[test]
 fn every_command_of_the_readme_exists() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap_or_default();
-    let lines = readme.lines().map(|l| l.trim_start().trim_start_matches("$ ")).filter(|l| l.starts_with("openshell "));
+    // Between "```sh" and "```" stands what a reader types.
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(str::lines).filter(|l| l.starts_with("openshell "));
     let mut seen = 0;
     for line in lines {
         // Without comments, pipes and shell expansions the words are arguments.

@@ -35,11 +35,11 @@ enum Then {
 
 /// `sandbox create`.
 pub(super) async fn create(context: &Context, args: CreateArgs) -> Result<u8, CliError> {
+    let shell = args.command.is_empty() && terminal::interactive() && args.output == Format::Table;
     let then = match (args.detach, args.command.is_empty()) {
-        (true, _) => Then::Leave,
         (false, false) => Then::Attach,
-        (false, true) if terminal::interactive() && args.output == Format::Table => Then::Shell,
-        (false, true) => Then::Leave,
+        (false, true) if shell => Then::Shell,
+        _ => Then::Leave,
     };
     if args.no_keep && then == Then::Leave {
         return Err(CliError::usage("There is nothing to run in a sandbox that is not kept.")

@@ -3,6 +3,7 @@
 //! The kernel's part is measured by `openshell-sandbox doctor`, which tries the very walls that
 //! a sandbox gets. Ours is the rest: programs, directories, certificates, the gateway.
 
+use std::fmt::Write as _; // Into a String, which cannot fail.
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
@@ -93,9 +94,9 @@ pub(super) async fn doctor(context: &Context, format: Format) -> Result<u8, CliE
         let mut text = String::new();
         for finding in &findings.0 {
             let message = output::clean_line(&finding.message);
-            text.push_str(&format!("{:8} {message} [{}]\n", finding.severity.word(), finding.code));
+            let _ = writeln!(text, "{:8} {message} [{}]", finding.severity.word(), finding.code);
             if !finding.fix.is_empty() {
-                text.push_str(&format!("{:8} → {}\n", "", output::clean_line(&finding.fix)));
+                let _ = writeln!(text, "{:8} → {}", "", output::clean_line(&finding.fix));
             }
         }
         text.push_str(match worst {
@@ -150,8 +151,8 @@ async fn kernel(context: &Context, findings: &mut Findings) -> Value {
 fn explain(probe: &Value, findings: &mut Findings) {
     let level = probe["level"].as_str().unwrap_or("unknown");
     let kernel = probe["kernel"].as_str().map(|k| format!(" (kernel {k})")).unwrap_or_default();
-    let walls = probe["walls"].as_array().map(|w| w.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
-    let walls = walls.filter(|w| !w.is_empty()).map(|w| format!("; walls: {w}")).unwrap_or_default();
+    let walls = probe["walls"].as_array().map_or(0, Vec::len);
+    let walls = if walls == 0 { String::new() } else { format!(", {walls} walls stand") };
     match level {
         "full" => findings.ok("enforcement", format!("sandboxes are enforced in full{kernel}{walls}")),
         "reduced" => findings.add(

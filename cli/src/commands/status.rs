@@ -1,5 +1,7 @@
 //! `status`: does the gateway answer, and does it accept this client? Never starts one.
 
+use std::fmt::Write as _; // Into a String, which cannot fail.
+
 use openshell_proto::v1::open_shell_client::OpenShellClient;
 use openshell_proto::v1::{GetGatewayInfoRequest, HealthRequest};
 use serde_json::{Value, json};
@@ -93,13 +95,13 @@ async fn ask(gateway: &Gateway) -> Report {
         // Known, and not an administrator: still known.
         Err(status) if status.code() == Code::PermissionDenied => {
             report.authentication = "authenticated";
-            report.reason = status.message().to_owned();
+            status.message().clone_into(&mut report.reason);
         }
         Err(status) if status.code() == Code::Unauthenticated => {
             report.authentication = "failed";
-            report.reason = status.message().to_owned();
+            status.message().clone_into(&mut report.reason);
         }
-        Err(status) => report.reason = status.message().to_owned(),
+        Err(status) => status.message().clone_into(&mut report.reason),
     }
     report
 }
@@ -109,7 +111,7 @@ fn chain(error: &CliError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(reason) = source {
-        text.push_str(&format!(" {reason}"));
+        let _ = write!(text, " {reason}");
         source = reason.source();
     }
     text

@@ -1,5 +1,7 @@
 //! Objects from files, and their columns.
 
+use std::fmt::Write as _; // Into a String, which cannot fail.
+
 use serde_json::json;
 
 use super::column::{cell, lookup};
@@ -70,7 +72,7 @@ fn a_policy_with_a_typo_is_refused_before_it_is_sent() {
 fn an_alias_bomb_is_refused_quickly() {
     let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
     for (from, to) in ["a", "b", "c", "d", "e", "f", "g", "h"].iter().zip(["b", "c", "d", "e", "f", "g", "h", "i"]) {
-        bomb.push_str(&format!("{to}: &{to} [*{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}]\n"));
+        let _ = writeln!(bomb, "{to}: &{to} [*{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}, *{from}]");
     }
     let began = std::time::Instant::now();
     assert!(documents("bomb", &bomb, "n").is_err());

@@ -1,6 +1,8 @@
 //! Tables: a heading in capitals, columns as wide as needed, two spaces between them. Nothing a
 //! `grep` or an `awk` would stumble over.
 
+use std::fmt::Write as _; // Into a String, which cannot fail.
+
 use super::clean_line;
 
 /// Rows under a heading.
@@ -32,7 +34,7 @@ impl Table {
         for row in std::iter::once(&self.heading).chain(&self.rows) {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:width$}  ", width = *width));
+                let _ = write!(line, "{cell:width$}  ", width = *width);
             }
             text.push_str(line.trim_end());
             text.push('\n');

@@ -15,7 +15,7 @@ fn full_is_good() {
     let probe = json!({ "level": "full", "reasons": [], "kernel": "6.12.3", "walls": ["seccomp", "landlock"] });
     assert_eq!(
         explained(&probe),
-        [(Severity::Ok, "enforcement".into(), "sandboxes are enforced in full (kernel 6.12.3); walls: seccomp, landlock".into())]
+        [(Severity::Ok, "enforcement".into(), "sandboxes are enforced in full (kernel 6.12.3), 2 walls stand".into())]
     );
 }
 
