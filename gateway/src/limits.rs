@@ -7,8 +7,6 @@ use std::time::Duration;
 
 /// Largest message that is read from a client: 4 MiB of standard input and its envelope.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024 + 64 * 1024;
-/// Largest body of an HTTP request to the object API; etcd's own bound is 1.5 MiB.
-pub const OBJECT_BYTES: usize = 3 * 1024 * 1024 / 2;
 /// Connections at a time; the next one waits in the kernel's queue.
 pub const CONNECTIONS: usize = 1024;
 /// Calls at a time on one connection. A supervisor carries all its relays on one.
@@ -82,7 +80,7 @@ pub const PROVIDER_CONFIG: usize = 64;
 pub const PROVIDER_TYPE_LENGTH: usize = 64;
 /// Endpoints of a provider.
 pub const PROVIDER_ENDPOINTS: usize = 32;
-/// Default and greatest number of items on a page.
+/// Default number of items on a page.
 pub const PAGE_DEFAULT: usize = 100;
 /// Greatest number of items on a page.
 pub const PAGE_MAX: usize = 1000;
@@ -94,10 +92,8 @@ pub const PAGE_TOKEN_BYTES: usize = 4096;
 pub const LOG_LINES: usize = 2000;
 /// Log lines before the live ones when a watch does not say.
 pub const WATCH_TAIL: usize = 200;
-/// Events of one watch that wait for a slow reader; after that it is told that it missed some.
+/// Events of one watch that wait for a slow reader; it is caught up from the store, or sees the newest state.
 pub const WATCH_QUEUE: usize = 256;
-/// Pieces of output of one exec that wait for a slow reader.
-pub const EXEC_QUEUE: usize = 16;
 /// Answers remembered for requests that carry a `request_id`.
 pub const REMEMBERED_REQUESTS: usize = 1024;
 /// How long they are remembered.

@@ -2,7 +2,7 @@
 //!
 //! The stream to the client *is* the command's life: when the client goes away, the stream is
 //! dropped, the relay with it, and the supervisor ends the command. Nothing is buffered beyond
-//! [`limits::EXEC_QUEUE`] pieces, so a slow reader slows the command down.
+//! [`limits::RELAY_QUEUE`] pieces, so a slow reader slows the command down.
 
 use futures::StreamExt as _;
 use kube::ResourceExt as _;

@@ -109,7 +109,7 @@ impl LocalGateway {
 
         let (failure, failed) = watch::channel(None);
         let token = background.clone();
-        tasks.spawn(async move { Box::pin(hub.run(token)).await });
+        tasks.spawn(async move { hub.run(token).await });
         let controllers = ControllerConfig {
             client,
             driver,

@@ -109,7 +109,7 @@ impl Hub {
     /// of a configuration to its supervisor. Ends when `shutdown` is cancelled; sandboxes go on.
     pub async fn run(&self, shutdown: CancellationToken) {
         let _ended = self.inner.ended.clone().drop_guard();
-        watch::run(&self.inner, &shutdown).await;
+        Box::pin(watch::run(&self.inner, &shutdown)).await;
     }
 
     /// Runs a command. Waits for the session, and for the supervisor to open the relay.

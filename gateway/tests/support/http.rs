@@ -30,7 +30,7 @@ pub async fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (u1
         request.push_str("Host: localhost\r\n");
     }
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([name, ": ", value, "\r\n"]);
     }
     stream.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();

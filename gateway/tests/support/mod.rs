@@ -276,12 +276,11 @@ async fn pretend(target: relay_open::Target, up: mpsc::Sender<RelayUp>, mut down
     let exit = |code: i32, reason: &str, message: &str| {
         relay_up::Payload::Exit(session::Exit { code, reason: reason.to_owned(), message: message.to_owned() })
     };
-    let exec = match target {
-        relay_open::Target::Exec(exec) => exec,
-        _ => {
-            send(relay_up::Payload::Stdout(b"main".to_vec())).await;
-            session::Exec { command: vec!["exit".to_owned(), "5".to_owned()], ..Default::default() }
-        }
+    let exec = if let relay_open::Target::Exec(exec) = target {
+        exec
+    } else {
+        send(relay_up::Payload::Stdout(b"main".to_vec())).await;
+        session::Exec { command: vec!["exit".to_owned(), "5".to_owned()], ..Default::default() }
     };
     match exec.command[0].as_str() {
         "cat" => {

@@ -6,7 +6,8 @@
 //! 2. proxy and CA variables ([`crate::egress::env`]): conveniences, nothing is enforced by them;
 //! 3. the configuration: the sandbox's own variables, providers' settings, placeholders;
 //! 4. the exec's own;
-//! 5. `OPENSHELL_SANDBOX=1`. Names beginning with `OPENSHELL_` cannot be set.
+//! 5. `OPENSHELL_SANDBOX=1`. Names beginning with `OPENSHELL_` cannot be set, but for the one in
+//!    which the SDK carries a Python function to an exec.
 //!
 //! Nothing is inherited from the supervisor, whose environment is the driver's.
 
@@ -28,6 +29,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const USER: &str = "sandbox";
 /// Names that nobody but us sets.
 const RESERVED: &str = "OPENSHELL_";
+/// But for this one: a pickled Python function of the SDK's `exec_python`.
+const PYTHON_FUNCTION: &str = "OPENSHELL_PYFUNC_B64";
 
 /// A command that cannot be run as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +125,7 @@ fn add(variables: &mut BTreeMap<String, String>, more: &HashMap<String, String>)
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(BadCommand(format!("{name:?} is no name of an environment variable")));
         }
-        if name.starts_with(RESERVED) {
+        if name.starts_with(RESERVED) && name != PYTHON_FUNCTION {
             return Err(BadCommand(format!("{name}: names beginning with {RESERVED} are reserved")));
         }
         if value.contains('\0') || name.len() + value.len() > ENVIRONMENT_BYTES {
