@@ -130,7 +130,7 @@ pub const DISCONNECT_GRACE: Duration = Duration::from_millis(500);
 /// The same after a start of the gateway, when every supervisor has to come back.
 pub const RECONNECT_GRACE: Duration = Duration::from_secs(15);
 /// A status that is still changing is written at the latest after this time.
-pub const STATUS_COALESCE: Duration = Duration::from_millis(50);
+pub const STATUS_COALESCE: Duration = Duration::from_millis(250);
 /// Attempts to write a status over conflicts and failures before waiting for the next change.
 pub const STATUS_ATTEMPTS: u32 = 6;
 /// How long a supervisor may take to end a sandbox after `Shutdown`.

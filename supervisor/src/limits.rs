@@ -130,8 +130,6 @@ pub mod session {
     pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(60);
     /// How long output is read after its process has ended: a daemon may hold the pipe.
     pub const DRAIN_TIME: Duration = Duration::from_millis(250);
-    /// Ends of processes whose output is read, and that nobody has taken yet.
-    pub const EXITS: usize = 1024;
 }
 
 /// Confinement.

@@ -186,6 +186,10 @@ impl Sandbox {
         {
             return Ok(Err(error.to_string()));
         }
+        if before.as_ref().is_some_and(|before| before.filesystem_policy != policy.filesystem_policy) {
+            let note = "new filesystem grants hold from the next start of the sandbox: the domain of a running one is never widened";
+            inner.audit.log(Level::Warn, "supervisor", note);
+        }
         let policy_hash = active.engine.hash().to_string();
         match inner.egress.install(active) {
             Ok(installed) if installed.cut > 0 => {

@@ -39,7 +39,7 @@ pub use logs::{Level, LogError, LogQuery, LogStore, StoredLog};
 pub use openshell_operator::api::SecretValues;
 pub use relay::{ExecHandle, RelayError};
 
-use crate::limits::{RELAY_WAIT, RELAYS_PER_SANDBOX, SHUTDOWN_GRACE};
+use crate::limits::{HEARTBEAT_INTERVAL, RELAY_WAIT, RELAYS_PER_SANDBOX, SHUTDOWN_GRACE};
 
 /// Who calls the session service: the sandbox that the caller's token was minted for. Put into
 /// the request's extensions by the server after it verified the token.
@@ -85,6 +85,7 @@ pub struct Hub {
 
 struct Inner {
     config: HubConfig,
+    heartbeat: Duration,
     objects: watch::Objects,
     sandboxes: Mutex<HashMap<String, sandbox::Handle>>,
     pending: Arc<relay::Pending>,
@@ -95,8 +96,14 @@ struct Inner {
 impl Hub {
     /// A hub that serves once [`Hub::run`] runs.
     pub fn new(config: HubConfig) -> Self {
+        Self::with_heartbeat(config, HEARTBEAT_INTERVAL)
+    }
+
+    /// A hub with another interval of heartbeats.
+    pub fn with_heartbeat(config: HubConfig, heartbeat: Duration) -> Self {
         let inner = Inner {
             config,
+            heartbeat,
             objects: watch::Objects::new(),
             sandboxes: Mutex::default(),
             pending: Arc::default(),

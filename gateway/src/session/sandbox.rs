@@ -29,7 +29,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::{AcknowledgeError, Inner, compose, status};
-use crate::limits::{DISCONNECT_GRACE, HEARTBEAT_INTERVAL, RECONNECT_GRACE, SANDBOX_QUEUE, STATUS_COALESCE};
+use crate::limits::{DISCONNECT_GRACE, RECONNECT_GRACE, SANDBOX_QUEUE, STATUS_COALESCE};
 
 /// Instances that were superseded are remembered, so that an old one cannot come back.
 const SUPERSEDED_KEPT: usize = 8;
@@ -351,7 +351,7 @@ impl Task {
         });
         let accepted = Accepted {
             session_id: session.id.to_string(),
-            heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT_INTERVAL.as_secs() as i64, nanos: 0 }),
+            heartbeat_interval: prost_types::Duration::try_from(self.inner.heartbeat).ok(),
             config: config.clone(),
             log_acked,
         };
@@ -407,10 +407,13 @@ impl Task {
 
     /// Composes, and pushes what differs.
     async fn recompose(&mut self) {
-        let before = self.problem.clone();
+        let shown = |task: &Self| (task.problem.clone(), task.held_back.clone(), task.known_policy.as_ref().map(|k| k.number));
+        let before = shown(self);
         let wanted = if self.session().is_some() { Wanted::Config } else { Wanted::Policy };
         let config = self.compose(wanted).await;
-        if self.problem != before {
+        // The first composition of a new sandbox is not worth a write: its supervisor is on its way.
+        let expected = before.2.is_none() && self.instance.is_none() && self.problem.is_none();
+        if shown(self) != before && !expected {
             self.touch();
         }
         let (Some(mut config), Some(session)) = (config, self.session()) else { return };
@@ -486,7 +489,7 @@ impl Task {
             Err(error) => {
                 self.attempts += 1;
                 if self.attempts < crate::limits::STATUS_ATTEMPTS {
-                    self.write_at = Some(Instant::now() + STATUS_COALESCE * 2u32.pow(self.attempts));
+                    self.write_at = Some(Instant::now() + STATUS_COALESCE * self.attempts);
                 } else {
                     self.attempts = 0;
                     tracing::warn!(sandbox = self.uid, %error, "the status was not written; it is when something changes again");

@@ -19,7 +19,7 @@ use super::{
     Hub, Inner, RelayError, SandboxPrincipal,
     sandbox::{Event, Handle, Outgoing, Session},
 };
-use crate::limits::{HEARTBEAT_INTERVAL, HELLO_TIMEOUT, LOG_BATCH, SESSION_QUEUE};
+use crate::limits::{HELLO_TIMEOUT, LOG_BATCH, SESSION_QUEUE};
 
 /// After so many silent intervals the session is over.
 const SILENT_INTERVALS: u32 = 3;
@@ -94,8 +94,8 @@ async fn read(
     session: Session,
     mut inbound: Streaming<FromSupervisor>,
 ) {
-    let silence = HEARTBEAT_INTERVAL * SILENT_INTERVALS;
-    let mut beat = interval(HEARTBEAT_INTERVAL);
+    let silence = inner.heartbeat * SILENT_INTERVALS;
+    let mut beat = interval(inner.heartbeat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat.reset();
     let mut deadline = Instant::now() + silence;

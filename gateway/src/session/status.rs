@@ -18,7 +18,7 @@ use openshell_crds::{
     },
 };
 use openshell_proto::supervisor::{EnforcementReport, MainProcess, config_result::Outcome, enforcement_report::Level, main_process::State};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::sandbox::Task;
 
@@ -44,15 +44,7 @@ pub(super) async fn write(task: &mut Task) -> Result<(), kube::Error> {
         if next == before {
             return Ok(());
         }
-        let mut status = json!({
-            "session": next.session,
-            "policy": next.policy,
-            "mainProcess": next.main_process,
-            "enforcement": next.enforcement,
-        });
-        if next.conditions != before.conditions {
-            status["conditions"] = json!(next.conditions);
-        }
+        let status = difference(&json!(before), &json!(next));
         let patch = json!({ "metadata": { "resourceVersion": sandbox.metadata.resource_version }, "status": status });
         match api.patch_status(&name, &params, &Patch::Merge(&patch)).await {
             Ok(_) => return Ok(()),
@@ -66,6 +58,18 @@ pub(super) async fn write(task: &mut Task) -> Result<(), kube::Error> {
     }
     tracing::debug!(sandbox = task.uid, "others keep writing the status; tried again later");
     Err(kube::Error::Service("the object kept changing while its status was written".into()))
+}
+
+/// The merge patch (RFC 7396) that makes `before` into `next`: what is gone is null.
+fn difference(before: &Value, next: &Value) -> Value {
+    let (Value::Object(before), Value::Object(next)) = (before, next) else { return next.clone() };
+    let gone = before.keys().filter(|key| !next.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = next.iter().filter_map(|(key, next)| match before.get(key) {
+        Some(before) if before == next => None,
+        Some(before) => Some((key.clone(), difference(before, next))),
+        None => Some((key.clone(), next.clone())),
+    });
+    gone.chain(changed).collect::<Map<_, _>>().into()
 }
 
 /// The status as it should be, from the one there is.
@@ -173,4 +177,17 @@ fn main_status(main: &MainProcess) -> MainProcessStatus {
 /// To whole seconds, as the API keeps times: a finer one would differ from what is read back.
 fn time(timestamp: &prost_types::Timestamp) -> Option<Time> {
     k8s_openapi::jiff::Timestamp::from_second(timestamp.seconds).ok().map(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_what_changed_and_what_is_gone() {
+        let before = json!({ "policy": { "revision": 1, "acknowledgedRevision": 1 }, "phase": "Ready", "conditions": [1] });
+        let next = json!({ "policy": { "revision": 1 }, "phase": "Ready", "conditions": [1, 2] });
+        assert_eq!(difference(&before, &next), json!({ "policy": { "acknowledgedRevision": null }, "conditions": [1, 2] }));
+        assert_eq!(difference(&before, &before), json!({}));
+    }
 }

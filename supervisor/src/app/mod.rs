@@ -162,20 +162,27 @@ async fn live(begun: Begun) -> Result<(), Fatal> {
     let instance_id = uuid::Uuid::new_v4().to_string();
     files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
-    let (audit, queue) = Audit::new(AuditLimit::default());
-    let gone = CancellationToken::new();
-    let sandbox = assemble(&bootstrap, launcher, audit, gone.clone())?;
     tracing::info!(sandbox = bootstrap.sandbox_id, name = bootstrap.sandbox_name, instance = instance_id, "supervising");
-    let identity = Arc::new(Identity { sandbox_id: bootstrap.sandbox_id, instance_id, gateway: bootstrap.gateway, token: bootstrap.token });
-    until_the_end(&identity, &sandbox, &queue, &gone).await
-}
-
-fn assemble(bootstrap: &Bootstrap, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| Fatal::internal("Internal", format!("{what}: {error}"));
     // One provider is linked; a second installation of it changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let Bootstrap { sandbox_id, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
+    let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, token });
+    let early = session::connect_early(&identity);
+    let (audit, queue) = Audit::new(AuditLimit::default());
+    let gone = CancellationToken::new();
+    let run_as = run_as.map(|r| confine::RunAs { uid: r.uid, gid: r.gid });
+    let mut protected = protected_paths;
+    // Whatever the driver says: the log, the lock and the records are not the agent's.
+    protected.push(directory.clone());
+    let place = Place { directory, workspace, run_as, protected };
+    let sandbox = assemble(place, launcher, audit, gone.clone())?;
+    until_the_end(&identity, early, &sandbox, &queue, &gone).await
+}
+
+fn assemble(place: Place, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Fatal::internal("Internal", format!("{what}: {error}"));
     let ca = SandboxCa::new().map_err(|e| failed("the sandbox's certificate authority was not made", &e))?;
-    let trust = files::trust_directory(&bootstrap.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
+    let trust = files::trust_directory(&place.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
     let trust = ca.write(&trust).map_err(|e| failed("the certificates for the agent were not written", &e))?;
     let variables = crate::egress::env::variables(&trust.ca, &trust.bundle);
     let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: UpstreamRoots::system() })
@@ -183,19 +190,19 @@ fn assemble(bootstrap: &Bootstrap, launcher: Launcher, audit: Audit, gone: Cance
     let launcher = Arc::new(launcher);
     let exits = launcher.exits().ok_or_else(|| Fatal::internal("Internal", "the launcher's exits are taken already"))?;
     let table = Table::new(Arc::clone(&launcher), exits, gone);
-    let place = Place {
-        directory: bootstrap.directory.clone(),
-        workspace: bootstrap.workspace.clone(),
-        run_as: bootstrap.run_as.map(|r| confine::RunAs { uid: r.uid, gid: r.gid }),
-        protected: bootstrap.protected_paths.clone(),
-    };
     Ok(Sandbox::new(place, variables, launcher, table, egress, audit))
 }
 
 /// Holds the session until something ends the sandbox, ends the agent, and says so.
-async fn until_the_end(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue, gone: &CancellationToken) -> Result<(), Fatal> {
+async fn until_the_end(
+    identity: &Arc<Identity>,
+    early: session::Early,
+    sandbox: &Sandbox,
+    queue: &AuditQueue,
+    gone: &CancellationToken,
+) -> Result<(), Fatal> {
     let finish = CancellationToken::new();
-    let session = session::run(identity, sandbox, queue, &finish);
+    let session = session::run(identity, early, sandbox, queue, &finish);
     tokio::pin!(session);
     let fatal = tokio::select! {
         end = &mut session => match end {

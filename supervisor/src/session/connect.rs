@@ -12,6 +12,12 @@ pub struct ConnectError {
     why: String,
 }
 
+impl ConnectError {
+    pub(super) fn aborted(gateway: &GatewayAccess, why: &dyn std::fmt::Display) -> Self {
+        Self { endpoint: gateway.endpoint.clone(), why: why.to_string() }
+    }
+}
+
 pub(super) async fn connect(gateway: &GatewayAccess) -> Result<Channel, ConnectError> {
     let failed = |error: tonic::transport::Error| ConnectError { endpoint: gateway.endpoint.clone(), why: chain(&error) };
     let mut endpoint = Endpoint::from_shared(gateway.endpoint.clone()).map_err(failed)?.connect_timeout(CONNECT_TIME).tcp_nodelay(true);

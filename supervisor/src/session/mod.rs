@@ -21,7 +21,9 @@ mod relay;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 pub use connect::ConnectError;
 
@@ -42,6 +44,15 @@ pub struct Identity {
     pub gateway: GatewayAccess,
     /// What is shown to it.
     pub token: Token,
+}
+
+/// A connection on its way.
+pub struct Early(JoinHandle<Result<Channel, ConnectError>>);
+
+/// Begins to connect, while the rest of the supervisor is still being made.
+pub fn connect_early(identity: &Arc<Identity>) -> Early {
+    let identity = Arc::clone(identity);
+    Early(tokio::spawn(async move { connect::connect(&identity.gateway).await }))
 }
 
 /// Why the session is over for good.
@@ -77,7 +88,8 @@ enum Ended {
 
 /// Keeps a session with the gateway until there is nothing more to say. `finish` asks to report
 /// what is left and return.
-pub async fn run(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue, finish: &CancellationToken) -> End {
+pub async fn run(identity: &Arc<Identity>, early: Early, sandbox: &Sandbox, queue: &AuditQueue, finish: &CancellationToken) -> End {
+    let mut early = Some(early);
     let mut backoff = backoff::Backoff::new();
     let mut told = false;
     loop {
@@ -86,7 +98,7 @@ pub async fn run(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue
         }
         let mut accepted = false;
         let ended = tokio::select! {
-            ended = attempt(identity, sandbox, queue, finish, &mut accepted) => ended,
+            ended = attempt(identity, early.take(), sandbox, queue, finish, &mut accepted) => ended,
             () = late(finish) => return End::Finished,
         };
         let why = match ended {
@@ -118,17 +130,22 @@ pub async fn run(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue
 pub async fn farewell(identity: &Arc<Identity>, sandbox: &Sandbox, queue: &AuditQueue) {
     let finish = CancellationToken::new();
     finish.cancel();
-    let _ = tokio::time::timeout(FLUSH_TIME, attempt(identity, sandbox, queue, &finish, &mut false)).await;
+    let _ = tokio::time::timeout(FLUSH_TIME, attempt(identity, None, sandbox, queue, &finish, &mut false)).await;
 }
 
 async fn attempt(
     identity: &Arc<Identity>,
+    early: Option<Early>,
     sandbox: &Sandbox,
     queue: &AuditQueue,
     finish: &CancellationToken,
     accepted: &mut bool,
 ) -> Ended {
-    match connect::connect(&identity.gateway).await {
+    let connected = match early {
+        Some(Early(connecting)) => connecting.await.unwrap_or_else(|error| Err(ConnectError::aborted(&identity.gateway, &error))),
+        None => connect::connect(&identity.gateway).await,
+    };
+    match connected {
         Ok(channel) => control::run(channel, identity, sandbox, queue, finish, accepted).await,
         Err(error) => Ended::Lost(error.to_string()),
     }

@@ -79,7 +79,7 @@ async fn what_never_ran_says_why() {
     let running = Running::start("never-ran", &[]).await;
     let exit = run(&running, command(&["no-such-program"])).await.exit.unwrap();
     assert_eq!((exit.code, exit.reason.as_str()), (127, "NotFound"), "{}", exit.message);
-    let exit = run(&running, command(&["/etc/hostname"])).await.exit.unwrap();
+    let exit = run(&running, command(&["/etc/passwd"])).await.exit.unwrap();
     assert_eq!((exit.code, exit.reason.as_str()), (126, "PermissionDenied"), "{}", exit.message);
     let refused = running.gateway.hub.exec(&running.uid, Exec::default()).await.unwrap_err();
     assert!(matches!(&refused, openshell_gateway::session::RelayError::Refused { code, .. } if code == "BadRequest"), "{refused}");

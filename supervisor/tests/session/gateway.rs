@@ -1,7 +1,7 @@
 //! A real hub over a real API service and database, behind TLS, that can be killed and started
 //! again on the same port.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kube::{
     Api,
@@ -40,17 +40,26 @@ impl Ground {
         Self { directory, address, ca_pem, identity }
     }
 
+    pub fn tls(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new().identity(self.identity.clone())
+    }
+
     pub async fn start(&self) -> Gateway {
+        self.start_with_heartbeat(Duration::from_secs(5)).await
+    }
+
+    pub async fn start_with_heartbeat(&self, heartbeat: Duration) -> Gateway {
         let api = LocalApi::open(&self.directory.join("openshell.db"), &self.directory.join("seal.key")).await.unwrap();
         let logs = LogStore::open(api.pool()).await.unwrap();
-        let hub = Hub::new(HubConfig {
+        let config = HubConfig {
             client: api.client(),
             secrets: api.secrets(),
             logs,
             namespace: LOCAL_NAMESPACE.into(),
             gateway_name: "local".into(),
             forbidden_destinations: vec![self.address.to_string()],
-        });
+        };
+        let hub = Hub::with_heartbeat(config, heartbeat);
         let stop = CancellationToken::new();
         let watching = tokio::spawn({
             let (hub, stop) = (hub.clone(), stop.clone());
@@ -136,5 +145,3 @@ pub fn spec(command: &[&str], policy: &str) -> OpenShellSandboxSpec {
         ..OpenShellSandboxSpec::default()
     }
 }
-
-pub type Shared = Arc<Ground>;

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod dependencies;
 mod exec;
+mod fake;
 mod gateway;
+mod hub;
 mod lifecycle;
 mod supervisor;
 

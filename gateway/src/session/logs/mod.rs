@@ -34,6 +34,14 @@ pub enum LogError {
     /// The database answered with an error.
     #[error("the log database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// A newer gateway made the table.
+    #[error("the log table has version {found}, and this gateway knows {known}; use the newer gateway, or move the database away")]
+    Newer {
+        /// Version of the table.
+        found: i64,
+        /// Version of this build.
+        known: i64,
+    },
     /// A stored record does not decode.
     #[error("a stored log record is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
