@@ -83,7 +83,7 @@ pub mod session {
     /// Silent heartbeat intervals after which the session is over.
     pub const SILENT_INTERVALS: u32 = 3;
     /// Bounds of the interval that a gateway may ask for.
-    pub const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+    pub const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_mins(1));
     /// First and largest bound of the random wait before connecting again.
     pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
     /// Messages on their way to the gateway.
@@ -127,7 +127,7 @@ pub mod session {
     /// Between SIGTERM and SIGKILL when the sandbox ends, unless the gateway says otherwise.
     pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
     /// Longest grace that a gateway can ask for.
-    pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(60);
+    pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_mins(1);
     /// How long output is read after its process has ended: a daemon may hold the pipe.
     pub const DRAIN_TIME: Duration = Duration::from_millis(250);
 }

@@ -114,7 +114,8 @@ struct InForce {
     policy: Option<Policy>,
     environment: Option<Environment>,
     main: MainWanted,
-    _broker: Option<BrokerHandle>,
+    /// Answers the agent's system calls as long as it is held.
+    broker: Option<BrokerHandle>,
 }
 
 /// The main process before it is started.
@@ -260,7 +261,7 @@ impl Sandbox {
         }
         let broker = Broker::start(listener, Arc::new(inner.egress.clone()), Arc::new(Identities::new()), Handle::current())
             .map_err(|error| Fatal::internal("BrokerFailed", format!("the network broker did not start: {error}")))?;
-        inner.state.lock()._broker = Some(broker);
+        inner.state.lock().broker = Some(broker);
         Ok(())
     }
 

@@ -18,7 +18,6 @@ use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc, time::Duration
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::{
     audit::{Audit, AuditLimit, AuditQueue, Level},
@@ -103,7 +102,8 @@ fn begin() -> Result<Begun, (Code, String)> {
         LockError::Held(_) => (Code::Locked, error.to_string()),
         LockError::Io { .. } => (Code::Internal, error.to_string()),
     })?;
-    let kept = keep(document).map_err(|e| internal("keeping the bootstrap", e))?;
+    let kept = keep(&document).map_err(|e| internal("keeping the bootstrap", e))?;
+    drop(document);
     let guardian = confine::guardian::enter().map_err(|e| internal("starting the guardian", e))?;
     let launcher = Launcher::fork().map_err(|e| internal("starting the launcher", e))?;
     let bootstrap = Bootstrap::document(&kept).and_then(|document| Bootstrap::parse(&document)).map_err(bad)?;
@@ -113,10 +113,10 @@ fn begin() -> Result<Begun, (Code, String)> {
 }
 
 /// Puts the document where a fork does not copy it.
-fn keep(document: Zeroizing<Vec<u8>>) -> std::io::Result<File> {
+fn keep(document: &[u8]) -> std::io::Result<File> {
     use std::io::Seek as _;
     let mut kept = File::from(memfd_create("bootstrap", MemfdFlags::CLOEXEC)?);
-    kept.write_all(&document)?;
+    kept.write_all(document)?;
     kept.rewind()?;
     Ok(kept)
 }

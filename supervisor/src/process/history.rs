@@ -30,7 +30,7 @@ impl History {
         Self(Arc::new(Mutex::new(State { chunks: VecDeque::new(), bytes: 0, live })))
     }
 
-    pub(super) fn push(&self, stream: Stream, bytes: Bytes) {
+    pub(super) fn push(&self, stream: Stream, bytes: &Bytes) {
         let mut state = self.0.lock();
         if let Some(live) = &state.live {
             // Nobody attached is no failure.
@@ -38,7 +38,7 @@ impl History {
         }
         state.bytes += bytes.len();
         // A copy of its own size: a slice would keep the whole buffer it was read into.
-        state.chunks.push_back((stream, Bytes::copy_from_slice(&bytes)));
+        state.chunks.push_back((stream, Bytes::copy_from_slice(bytes)));
         while state.bytes > RING_BYTES
             && let Some((_, oldest)) = state.chunks.pop_front()
         {
@@ -65,11 +65,11 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_newest_and_continues_exactly_after_it() {
         let history = History::new();
-        history.push(Stream::Stdout, Bytes::from(vec![b'a'; RING_BYTES]));
-        history.push(Stream::Stderr, Bytes::from_static(b"b"));
+        history.push(Stream::Stdout, &Bytes::from(vec![b'a'; RING_BYTES]));
+        history.push(Stream::Stderr, &Bytes::from_static(b"b"));
         let (kept, live) = history.subscribe();
         assert_eq!(kept, [(Stream::Stderr, Bytes::from_static(b"b"))]);
-        history.push(Stream::Stdout, Bytes::from_static(b"c"));
+        history.push(Stream::Stdout, &Bytes::from_static(b"c"));
         history.close();
         let mut live = live.unwrap();
         assert_eq!(live.recv().await.unwrap(), (Stream::Stdout, Bytes::from_static(b"c")));

@@ -219,7 +219,7 @@ async fn record(reader: Reader, stream: Stream, history: &History, audit: &Audit
     reader
         .pump(over.clone(), |chunk| {
             lines.push(&chunk, |line| audit.log(Level::Info, target, line));
-            history.push(stream, chunk);
+            history.push(stream, &chunk);
             std::future::ready(Flow::Continue)
         })
         .await;

@@ -96,23 +96,19 @@ impl Writer {
     /// Feeds one message. A process that does not read holds us here; one that has closed its
     /// input loses what is sent to it, as with any pipe.
     pub(super) async fn feed(&mut self, input: Input) {
-        match (&mut *self, input) {
-            (Self::Pipe(pipe), Input::Data(data)) => {
-                if pipe.write_all(&data).await.is_err() {
-                    *self = Self::Closed;
-                }
-            }
-            (Self::Terminal(terminal), Input::Data(data)) => {
-                if terminal.write_all(&data).await.is_err() {
-                    *self = Self::Closed;
-                }
-            }
+        let written = match (&mut *self, input) {
+            (Self::Pipe(pipe), Input::Data(data)) => pipe.write_all(&data).await,
+            (Self::Terminal(terminal), Input::Data(data)) => terminal.write_all(&data).await,
             (Self::Terminal(terminal), Input::Resize(size)) => {
                 let _ = terminal.resize(size);
+                Ok(())
             }
             // The end of a terminal's input is a character that the client types.
-            (Self::Pipe(_), Input::Eof) => *self = Self::Closed,
-            _ => {}
+            (Self::Pipe(_), Input::Eof) => Err(io::ErrorKind::BrokenPipe.into()),
+            _ => Ok(()),
+        };
+        if written.is_err() {
+            *self = Self::Closed;
         }
     }
 }
@@ -169,11 +165,9 @@ pub(super) enum Flow {
 /// Sends SIGKILL when `grace` has passed after a first signal.
 pub(super) async fn end(child: &mut super::table::Child, first: i32, grace: Duration) -> i32 {
     child.signal(first);
-    match tokio::time::timeout(grace, child.exit()).await {
-        Ok(code) => code,
-        Err(_) => {
-            child.signal(libc::SIGKILL);
-            child.exit().await
-        }
+    if let Ok(code) = tokio::time::timeout(grace, child.exit()).await {
+        return code;
     }
+    child.signal(libc::SIGKILL);
+    child.exit().await
 }

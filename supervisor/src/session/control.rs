@@ -108,7 +108,7 @@ struct Session<'a> {
 
 /// What made the loop turn.
 enum Event {
-    Message(Result<Option<FromGateway>, Status>),
+    Message(Box<Result<Option<FromGateway>, Status>>),
     Beat,
     Silent,
     Changed,
@@ -136,7 +136,7 @@ impl Session<'_> {
         self.ship()?;
         loop {
             let event = tokio::select! {
-                message = inbound.message() => Event::Message(message),
+                message = inbound.message() => Event::Message(Box::new(message)),
                 _ = beat.tick() => Event::Beat,
                 () = sleep_until(deadline) => Event::Silent,
                 changed = report.changed() => { let _ = changed; Event::Changed }
@@ -146,7 +146,7 @@ impl Session<'_> {
             };
             match event {
                 Event::Message(message) => {
-                    let message = message.map_err(|status| Ended::Lost(describe(&status)))?;
+                    let message = (*message).map_err(|status| Ended::Lost(describe(&status)))?;
                     let Some(message) = message else { return Err(Ended::Lost("closed by the gateway".into())) };
                     if let Some(payload) = message.payload {
                         self.received(payload).await?;

@@ -3,25 +3,25 @@
 use std::time::{Duration, Instant};
 
 use openshell_gateway::session::ExecHandle;
-use openshell_proto::supervisor::{Exec, Exit, relay_down, relay_up};
+use openshell_proto::supervisor::{AttachMain, Eof, Exec, Exit, relay_down, relay_up};
 use tokio::time::timeout;
 
 use super::Running;
 
 #[derive(Debug, Default)]
-pub struct Outcome {
-    pub stdout: String,
-    pub stderr: String,
-    pub exit: Option<Exit>,
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) exit: Option<Exit>,
 }
 
 impl Outcome {
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.exit.as_ref().expect("an exit").code
     }
 }
 
-pub async fn collect(mut handle: ExecHandle) -> Outcome {
+pub(crate) async fn collect(mut handle: ExecHandle) -> Outcome {
     let mut outcome = Outcome::default();
     let all = async {
         while let Some(event) = handle.events.recv().await {
@@ -40,11 +40,11 @@ pub async fn collect(mut handle: ExecHandle) -> Outcome {
     outcome
 }
 
-pub fn command(command: &[&str]) -> Exec {
+pub(crate) fn command(command: &[&str]) -> Exec {
     Exec { command: command.iter().map(|a| (*a).to_owned()).collect(), ..Exec::default() }
 }
 
-pub fn sh(script: &str) -> Exec {
+pub(crate) fn sh(script: &str) -> Exec {
     command(&["sh", "-c", script])
 }
 
@@ -83,7 +83,7 @@ async fn what_never_ran_says_why() {
     assert_eq!((exit.code, exit.reason.as_str()), (126, "PermissionDenied"), "{}", exit.message);
     let refused = running.gateway.hub.exec(&running.uid, Exec::default()).await.unwrap_err();
     assert!(matches!(&refused, openshell_gateway::session::RelayError::Refused { code, .. } if code == "BadRequest"), "{refused}");
-    let attach = running.gateway.hub.attach_main(&running.uid, Default::default()).await.unwrap_err();
+    let attach = running.gateway.hub.attach_main(&running.uid, AttachMain::default()).await.unwrap_err();
     assert!(matches!(&attach, openshell_gateway::session::RelayError::Refused { code, .. } if code == "NoMainProcess"), "{attach}");
 }
 
@@ -94,7 +94,7 @@ async fn input_streams_and_ends() {
     handle.stdin.send(relay_down::Payload::Stdin(b"one".to_vec())).await.unwrap();
     let first = timeout(Duration::from_secs(5), handle.events.recv()).await.unwrap().unwrap();
     assert_eq!(first, relay_up::Payload::Stdout(b"one".to_vec()));
-    handle.stdin.send(relay_down::Payload::Eof(Default::default())).await.unwrap();
+    handle.stdin.send(relay_down::Payload::Eof(Eof::default())).await.unwrap();
     assert_eq!(collect(handle).await.code(), 0);
     // Much more than any buffer on the way, in both directions at once.
     let handle = running.gateway.hub.exec(&running.uid, command(&["cat"])).await.unwrap();

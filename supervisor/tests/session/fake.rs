@@ -110,7 +110,7 @@ fn config(revision: u64, policy: &str) -> Config {
     }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_gateway_is_left_and_called_again() {

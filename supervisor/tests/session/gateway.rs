@@ -19,15 +19,15 @@ use tonic::{
 };
 
 /// What survives a restart: keys, port, files.
-pub struct Ground {
-    pub directory: PathBuf,
-    pub address: SocketAddr,
-    pub ca_pem: String,
+pub(crate) struct Ground {
+    pub(crate) directory: PathBuf,
+    pub(crate) address: SocketAddr,
+    pub(crate) ca_pem: String,
     identity: Identity,
 }
 
 impl Ground {
-    pub fn new(directory: PathBuf) -> Self {
+    pub(crate) fn new(directory: PathBuf) -> Self {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -40,15 +40,15 @@ impl Ground {
         Self { directory, address, ca_pem, identity }
     }
 
-    pub fn tls(&self) -> ServerTlsConfig {
+    pub(crate) fn tls(&self) -> ServerTlsConfig {
         ServerTlsConfig::new().identity(self.identity.clone())
     }
 
-    pub async fn start(&self) -> Gateway {
+    pub(crate) async fn start(&self) -> Gateway {
         self.start_with_heartbeat(Duration::from_secs(5)).await
     }
 
-    pub async fn start_with_heartbeat(&self, heartbeat: Duration) -> Gateway {
+    pub(crate) async fn start_with_heartbeat(&self, heartbeat: Duration) -> Gateway {
         let api = LocalApi::open(&self.directory.join("openshell.db"), &self.directory.join("seal.key")).await.unwrap();
         let logs = LogStore::open(api.pool()).await.unwrap();
         let config = HubConfig {
@@ -63,7 +63,7 @@ impl Ground {
         let stop = CancellationToken::new();
         let watching = tokio::spawn({
             let (hub, stop) = (hub.clone(), stop.clone());
-            async move { hub.run(stop).await }
+            async move { Box::pin(hub.run(stop)).await }
         });
         let service = SupervisorSessionServer::with_interceptor(hub.clone(), principal);
         let server = Server::builder().tls_config(ServerTlsConfig::new().identity(self.identity.clone())).unwrap().add_service(service);
@@ -94,25 +94,25 @@ fn principal(mut request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)
 }
 
-pub struct Gateway {
-    pub api: LocalApi,
-    pub hub: Hub,
+pub(crate) struct Gateway {
+    pub(crate) api: LocalApi,
+    pub(crate) hub: Hub,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Gateway {
-    pub fn sandboxes(&self) -> Api<OpenShellSandbox> {
+    pub(crate) fn sandboxes(&self) -> Api<OpenShellSandbox> {
         Api::namespaced(self.api.client(), LOCAL_NAMESPACE)
     }
 
-    pub async fn create(&self, name: &str, spec: OpenShellSandboxSpec) -> OpenShellSandbox {
+    pub(crate) async fn create(&self, name: &str, spec: OpenShellSandboxSpec) -> OpenShellSandbox {
         let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
         self.sandboxes().create(&PostParams::default(), &OpenShellSandbox { metadata, spec, status: None }).await.unwrap()
     }
 
     /// Waits until the object is as it should be.
-    pub async fn until(&self, name: &str, what: &str, mut holds: impl FnMut(&OpenShellSandbox) -> bool) -> OpenShellSandbox {
+    pub(crate) async fn until(&self, name: &str, what: &str, mut holds: impl FnMut(&OpenShellSandbox) -> bool) -> OpenShellSandbox {
         let mut last = None;
         for _ in 0..1000 {
             let sandbox = self.sandboxes().get(name).await.unwrap();
@@ -126,7 +126,7 @@ impl Gateway {
     }
 
     /// Ends it as a crash would: connections break, nothing is said.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.stop.cancel();
         for task in self.tasks {
             task.abort();
@@ -137,7 +137,7 @@ impl Gateway {
     }
 }
 
-pub fn spec(command: &[&str], policy: &str) -> OpenShellSandboxSpec {
+pub(crate) fn spec(command: &[&str], policy: &str) -> OpenShellSandboxSpec {
     let policy: serde_json::Value = serde_json::from_slice(&openshell_policy::from_yaml(policy).unwrap().canonical_json()).unwrap();
     OpenShellSandboxSpec {
         command: command.iter().map(|a| (*a).to_owned()).collect(),

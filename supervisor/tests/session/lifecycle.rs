@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use openshell_crds::{
     conditions,
     sandbox::{MainProcessState, OpenShellSandboxStatus},
@@ -148,7 +148,7 @@ async fn a_main_process_can_wait_for_whoever_attaches() {
     spec.tty = true;
     let mut sandbox = openshell_crds::OpenShellSandbox::new(NAME, spec);
     sandbox.metadata.annotations = Some([("openshell.ai/await-attachment".to_owned(), "true".to_owned())].into());
-    let uid = gateway.sandboxes().create(&Default::default(), &sandbox).await.unwrap().metadata.uid.unwrap();
+    let uid = gateway.sandboxes().create(&PostParams::default(), &sandbox).await.unwrap().metadata.uid.unwrap();
     let _supervisor = Supervisor::start(&ground, &uid);
     gateway.until(NAME, "acknowledged", |s| conditions::is_true(&status(s).conditions, conditions::POLICY_ACKNOWLEDGED)).await;
     assert_ne!(main_state(&gateway.sandboxes().get(NAME).await.unwrap()), Some(MainProcessState::Running));
@@ -198,7 +198,7 @@ async fn the_gateway_can_end_a_sandbox() {
 async fn a_sandbox_whose_object_is_gone_ends_itself() {
     let mut running = Running::start("deleted", &["sleep", "1000"]).await;
     running.gateway.until(NAME, "running", |s| main_state(s) == Some(MainProcessState::Running)).await;
-    running.gateway.sandboxes().delete(NAME, &Default::default()).await.unwrap();
+    running.gateway.sandboxes().delete(NAME, &DeleteParams::default()).await.unwrap();
     assert_eq!(running.supervisor.wait(), 0);
     for _ in 0..200 {
         if running.gateway.hub.logs().tail(&running.uid, &LogQuery::default()).await.unwrap().is_empty() {

@@ -16,7 +16,7 @@ use gateway::{Gateway, Ground};
 use supervisor::Supervisor;
 
 /// What ordinary programs need.
-pub const POLICY: &str = "\
+pub(crate) const POLICY: &str = "\
 version: 1
 filesystem_policy:
   include_workdir: true
@@ -25,7 +25,7 @@ filesystem_policy:
 ";
 
 /// A directory of its own for a test; removed when it passes.
-pub struct Room(PathBuf);
+pub(crate) struct Room(PathBuf);
 
 impl Room {
     fn new(name: &str) -> Self {
@@ -48,31 +48,31 @@ impl Drop for Room {
 }
 
 /// A running sandbox: gateway, object, supervisor.
-pub struct Running {
-    pub gateway: Gateway,
-    pub supervisor: Supervisor,
-    pub ground: Ground,
-    pub uid: String,
-    pub room: Room,
+pub(crate) struct Running {
+    pub(crate) gateway: Gateway,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) ground: Ground,
+    pub(crate) uid: String,
+    _room: Room,
 }
 
-pub const NAME: &str = "demo";
+pub(crate) const NAME: &str = "demo";
 
 impl Running {
-    pub async fn start(test: &str, command: &[&str]) -> Self {
+    pub(crate) async fn start(test: &str, command: &[&str]) -> Self {
         Self::start_with(test, gateway::spec(command, POLICY)).await
     }
 
-    pub async fn start_with(test: &str, spec: openshell_crds::OpenShellSandboxSpec) -> Self {
+    pub(crate) async fn start_with(test: &str, spec: openshell_crds::OpenShellSandboxSpec) -> Self {
         let room = Room::new(test);
         let ground = room.ground();
         let gateway = ground.start().await;
         let uid = gateway.create(NAME, spec).await.metadata.uid.unwrap();
         let supervisor = Supervisor::start(&ground, &uid);
-        Self { gateway, supervisor, ground, uid, room }
+        Self { gateway, supervisor, ground, uid, _room: room }
     }
 
-    pub async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         for _ in 0..1000 {
             if self.gateway.hub.connected(&self.uid) {
                 return;

@@ -17,17 +17,17 @@ use super::gateway::Ground;
 /// An unused uid, for runs as root.
 const UID: u32 = 61_234;
 
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     child: Child,
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Supervisor {
-    pub fn start(ground: &Ground, uid: &str) -> Self {
+    pub(crate) fn start(ground: &Ground, uid: &str) -> Self {
         Self::start_in(ground, uid, &ground.directory.join("sandboxes").join(uid))
     }
 
-    pub fn start_in(ground: &Ground, uid: &str, directory: &Path) -> Self {
+    pub(crate) fn start_in(ground: &Ground, uid: &str, directory: &Path) -> Self {
         let workspace = directory.join("workspace");
         let tmp = directory.join("tmp");
         fs::create_dir_all(&workspace).unwrap();
@@ -49,7 +49,7 @@ impl Supervisor {
         Self::spawn(directory, &document.to_string())
     }
 
-    pub fn spawn(directory: &Path, document: &str) -> Self {
+    pub(crate) fn spawn(directory: &Path, document: &str) -> Self {
         let log = fs::File::options().create(true).append(true).open(directory.join("supervisor.log")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_openshell-sandbox"))
             .arg("supervise")
@@ -65,20 +65,20 @@ impl Supervisor {
         Self { child, directory: directory.to_owned() }
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.join("supervisor.log")).unwrap_or_default()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
     }
 
     /// The exit code, within ten seconds.
-    pub fn wait(&mut self) -> i32 {
+    pub(crate) fn wait(&mut self) -> i32 {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -89,7 +89,7 @@ impl Supervisor {
         }
     }
 
-    pub fn running(&mut self) -> bool {
+    pub(crate) fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 }
