@@ -293,7 +293,7 @@ async fn refuses_what_it_cannot_do_and_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_may_not_grant_the_directories_of_others() {
     // Not below /tmp, of which every sandbox has its own.
-    let own = tempfile::Builder::new().prefix(".sandboxes-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let own = tempfile::Builder::new().prefix(".sandboxes-").tempdir_in("/dev/shm").unwrap();
     let rig = Rig::new();
     let mut config = rig.config();
     config.state_dir = own.path().join("sandboxes");
