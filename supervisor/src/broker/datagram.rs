@@ -90,6 +90,14 @@ struct State {
     sources: VecDeque<(SocketAddr, usize)>,
 }
 
+/// Whether a receive waits.
+#[derive(Clone, Copy, Debug)]
+enum Patience {
+    Returns,
+    Waits,
+    WaitsFor(Duration),
+}
+
 /// One received datagram.
 struct Received {
     bytes: Vec<u8>,
@@ -203,7 +211,7 @@ impl Datagram {
                 peer = Some(*asked);
             }
             (Kind::Unix, address @ (Address::Path(_) | Address::Abstract(_))) => {
-                path = Some(Arc::new(local::open(shared, caller, address)?))
+                path = Some(Arc::new(local::open(shared, caller, address)?));
             }
             _ => return Err(Errno(libc::EAFNOSUPPORT)),
         }
@@ -319,13 +327,16 @@ impl Datagram {
     }
 
     /// Whether a call with these flags waits, and how long at most.
-    fn patience(&self, flags: i32) -> Option<Option<Duration>> {
+    fn patience(&self, flags: i32) -> Patience {
         let returns =
             flags & libc::MSG_DONTWAIT != 0 || rustix::fs::fcntl_getfl(&*self.inside).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
         if returns {
-            return None;
+            return Patience::Returns;
         }
-        Some(sockopt::socket_timeout(&*self.inside, sockopt::Timeout::Recv).ok().flatten())
+        match sockopt::socket_timeout(&*self.inside, sockopt::Timeout::Recv).ok().flatten() {
+            Some(time) => Patience::WaitsFor(time),
+            None => Patience::Waits,
+        }
     }
 
     fn source_bytes(&self, received: &Received) -> Vec<u8> {
@@ -508,12 +519,15 @@ fn receive(shared: &Arc<Shared>, caller: &mut Caller<'_>, datagram: &Arc<Datagra
         Err(Errno(libc::EAGAIN)) => {}
         result => return result,
     }
-    let Some(patience) = datagram.patience(flags) else { return Err(Errno(libc::EAGAIN)) };
+    let deadline = match datagram.patience(flags) {
+        Patience::Returns => return Err(Errno(libc::EAGAIN)),
+        Patience::Waits => None,
+        Patience::WaitsFor(time) => Some(Instant::now() + time),
+    };
     let permit = Arc::clone(&shared.receives).try_acquire_owned().map_err(|_| Errno(libc::EAGAIN))?;
     let (shared, datagram, notification) = (Arc::clone(shared), Arc::clone(datagram), caller.notification());
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        let deadline = patience.map(|time| Instant::now() + time);
         let result = loop {
             let arrived = datagram.arrived.notified();
             match take(&mut Caller::new(&shared.listener, notification), &datagram, flags, into) {

@@ -127,7 +127,7 @@ impl Broker {
             listener,
             egress,
             identities,
-            runtime: runtime.clone(),
+            runtime,
             loopback,
             connecting: Arc::new(Semaphore::new(CONNECTS)),
             receives: Arc::new(Semaphore::new(RECEIVES)),
@@ -140,8 +140,8 @@ impl Broker {
                 std::thread::Builder::new().name(format!("broker-{number}")).spawn(move || calls::serve(&shared))?;
             }
         }
-        runtime.spawn(accept(Arc::clone(&shared), accepting));
-        runtime.spawn(housekeeping(Arc::clone(&shared)));
+        shared.runtime.spawn(accept(Arc::clone(&shared), accepting));
+        shared.runtime.spawn(housekeeping(Arc::clone(&shared)));
         Ok(BrokerHandle { shared })
     }
 }

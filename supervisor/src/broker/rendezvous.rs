@@ -38,7 +38,7 @@ pub(super) type BoxedServe = Box<dyn FnOnce(TcpStream) -> BoxFuture<'static, ()>
 type Pair = (SocketAddr, SocketAddr);
 
 enum Waiting {
-    Registered { service: Service, _hold: Arc<OwnedFd>, since: Instant },
+    Registered { service: Service, hold: Arc<OwnedFd>, since: Instant },
     Accepted { stream: TcpStream, since: Instant },
 }
 
@@ -65,7 +65,7 @@ impl Rendezvous {
             }
             // A registration whose connection never came, and whose socket is gone.
             Some(Waiting::Registered { .. }) | None => {
-                waiting.insert(pair, Waiting::Registered { service, _hold: hold, since: Instant::now() });
+                waiting.insert(pair, Waiting::Registered { service, hold, since: Instant::now() });
             }
         }
     }
@@ -76,9 +76,9 @@ impl Rendezvous {
         let pair = (canonical(peer), canonical(local));
         let mut waiting = self.waiting.lock();
         match waiting.remove(&pair) {
-            Some(Waiting::Registered { service, _hold, .. }) => {
+            Some(Waiting::Registered { service, hold, .. }) => {
                 drop(waiting);
-                drop(_hold);
+                drop(hold);
                 self.serve(service, stream);
             }
             Some(Waiting::Accepted { .. }) | None => {

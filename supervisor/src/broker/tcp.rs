@@ -272,7 +272,7 @@ pub(super) fn connect(shared: &Arc<Shared>, caller: &Caller<'_>, entry: &Arc<Ent
         let service = dns::service(shared, &started.identity);
         started.finish(service)
     } else if is_loopback(destination.ip()) {
-        started.to_loopback(destination)
+        started.into_loopback(destination)
     } else {
         return started.elsewhere(destination);
     };
@@ -302,7 +302,7 @@ impl Connect {
     }
 
     /// To a listener of this sandbox.
-    fn to_loopback(self, destination: SocketAddr) -> Answered {
+    fn into_loopback(self, destination: SocketAddr) -> Answered {
         let target = if Wall::PrivateLoopback.stands() {
             let side = if destination.is_ipv4() { Side::V4 } else { Side::V6 };
             let Some(target) = listener(&self.shared, self.tcp()?.family, destination.port(), side) else {

@@ -116,14 +116,12 @@ fn answer(supervisor: &OwnedFd, order: &OwnedFd, watch: &OwnedFd, attempt: Attem
     let mut set = [PollFd::new(order, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
     while poll(&mut set, None) == Err(rustix::io::Errno::INTR) {}
     let entered = if set[0].revents().contains(PollFlags::IN) { wire::read::<Entered>(order).ok().flatten() } else { None };
-    let body: ConfinedBody;
-    let (file, listener) = match entered {
-        Some(Entered { body, listener }) => (sys::adopt(body), listener.map(sys::adopt)),
-        None => {
-            body = Err(ConfineError::new("Internal", "the zygote ended while it entered the domain"));
-            let Ok(file) = wire::store(&body) else { return false };
-            (file, None)
-        }
+    let (file, listener) = if let Some(Entered { body, listener }) = entered {
+        (sys::adopt(body), listener.map(sys::adopt))
+    } else {
+        let body: ConfinedBody = Err(ConfineError::new("Internal", "the zygote ended while it entered the domain"));
+        let Ok(file) = wire::store(&body) else { return false };
+        (file, None)
     };
     // Read from a copy: the file goes on to the supervisor.
     let report = file.try_clone().map_err(|_| ()).and_then(|copy| wire::load::<ConfinedBody>(copy).map_err(|_| ()));

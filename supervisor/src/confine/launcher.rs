@@ -215,9 +215,9 @@ impl Launcher {
         rustix::net::sockopt::set_socket_passcred(&status, true).map_err(io::Error::from)?;
         set_timeout(&status, SPAWN_TIME)?;
         self.children.known.lock().insert(ticket, Child::Starting);
-        let result = self.send_spawn(ticket, &body, [&spawn.stdin, &spawn.stdout, &spawn.stderr], status_inside);
+        let result = self.send_spawn(ticket, &body, [&spawn.stdin, &spawn.stdout, &spawn.stderr], &status_inside);
         // Ours must be closed before the wait, or the end of the status would never come.
-        drop((spawn.stdin, spawn.stdout, spawn.stderr));
+        drop((status_inside, spawn.stdin, spawn.stdout, spawn.stderr));
         match result.and_then(|()| await_start(&status)) {
             Ok(pid) => {
                 self.children.runs(ticket, pid);
@@ -230,7 +230,7 @@ impl Launcher {
         }
     }
 
-    fn send_spawn(&self, ticket: u64, body: &OwnedFd, stdio: [&OwnedFd; 3], status: OwnedFd) -> Result<(), SpawnError> {
+    fn send_spawn(&self, ticket: u64, body: &OwnedFd, stdio: [&OwnedFd; 3], status: &OwnedFd) -> Result<(), SpawnError> {
         let [stdin, stdout, stderr] = stdio;
         let descriptors = [body.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd()];
         wire::send(self.control.as_fd(), &Request::Spawn { ticket }, &descriptors).map_err(|error| match error.kind() {

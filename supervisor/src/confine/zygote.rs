@@ -30,10 +30,7 @@ use super::{
 
 /// Runs the zygote; never returns.
 pub(super) fn run(order: &OwnedFd, events: &OwnedFd, domain: &Domain, attempt: Attempt, supervisor: i32) -> ! {
-    let signals = match sys::signal_descriptor(&[libc::SIGCHLD]) {
-        Ok(signals) => signals,
-        Err(_) => sys::exit_now(1),
-    };
+    let Ok(signals) = sys::signal_descriptor(&[libc::SIGCHLD]) else { sys::exit_now(1) };
     let (body, listener): (ConfinedBody, _) = match enter(domain, attempt, supervisor) {
         Ok((listener, enforcement)) => (Ok(enforcement), listener),
         Err(error) => (Err(error), None),

@@ -156,7 +156,7 @@ fn datagrams(setting: Setting) {
     let address = outside.local_addr().unwrap();
     let host = tempfile::Builder::new().prefix("openshell-host-").tempdir_in("/var/tmp").unwrap();
     std::fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let path = host.path().join("s");
+    let path = host.path().join("s").into_os_string().into_string().unwrap();
     let unix = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     unix.set_nonblocking(true).unwrap();
@@ -269,7 +269,7 @@ c, _ = l.accept(); c.sendall(b'from inside'); c.close(); time.sleep(0.3)
 fn unix_outside(setting: Setting) {
     let host = tempfile::Builder::new().prefix("openshell-host-").tempdir_in("/var/lib").or_else(|_| tempfile::tempdir()).unwrap();
     std::fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let path = host.path().join("service.sock");
+    let path = host.path().join("service.sock").into_os_string().into_string().unwrap();
     let service = UnixListener::bind(&path).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let name = format!("openshell-test-{}-{:?}", std::process::id(), std::thread::current().id());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Case, Has, Sandbox, Setting, server},
+    harness::{Case, Has, Sandbox, Setting, User, server},
     helper::Also,
 };
 
@@ -23,6 +23,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("a socket as standard input is refused", socket_as_input),
     ("nothing but the standard streams is inherited", inherited),
     ("a grant over a protected path is refused", protected),
+    ("a workspace below a closed directory", closed),
     ("an unknown program is a clear error", unknown_program),
     ("a daemon does not outlive a killed supervisor", daemon),
     ("nothing outlives a killed guardian", guardian),
@@ -84,14 +85,15 @@ fn links(setting: Setting) {
     }
     let program = format!(
         "
-target = {target:?}
+target = {:?}
 os.symlink(target, 'link')
 for path in ['link', '/proc/self/cwd/link', '/proc/self/root' + target]:
     try: open(path, 'w').write('changed')
     except OSError: pass
 try: os.link(target, 'hard'); open('hard', 'w').write('changed')
 except OSError: pass
-"
+",
+        target.to_str().unwrap()
     );
     Sandbox::python(&program).set(setting).run().ok();
     assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
@@ -107,7 +109,7 @@ open(TMP + '/mine', 'w').write('x'); tempfile.TemporaryFile()
 try: open({:?}).read(); raise SystemExit('read')
 except OSError as e: assert e.errno in (errno.ENOENT, errno.EACCES), e
 ",
-        shared.path()
+        shared.path().to_str().unwrap()
     ))
     .set(setting);
     let mine = sandbox.directory.path().join("tmp/mine");
@@ -211,6 +213,29 @@ fn protected(setting: Setting) {
     let outcome = sandbox.run();
     assert_eq!(outcome.code, 69);
     outcome.logged("GrantOverProtectedPath").logged("/usr but /usr/share/openshell-protected");
+}
+
+fn closed(setting: Setting) {
+    if setting.user == User::Ordinary {
+        // Its own directories are never closed to it.
+        return;
+    }
+    let closed = tempfile::Builder::new().prefix("openshell-closed-").tempdir_in("/var/lib").unwrap();
+    fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    fs::write(closed.path().join("secret"), "x").unwrap();
+    let inner = tempfile::tempdir_in(closed.path()).unwrap();
+    let program = "ls .. ; echo x > mine && cat mine && ! cat ../../secret";
+    let sandbox = Sandbox::within(inner, &["/bin/sh", "-c", program]).set(setting);
+    if setting.namespaces == Has::All {
+        let mut sandbox = sandbox;
+        // The log is the helper's; it lies where the agent sees nothing.
+        sandbox.plan.domain.read_only.push("/var/lib".into());
+        sandbox.run().ok();
+    } else {
+        let outcome = sandbox.run();
+        assert_eq!(outcome.code, 69);
+        outcome.logged("WorkspaceUnreachable");
+    }
 }
 
 fn unknown_program(setting: Setting) {

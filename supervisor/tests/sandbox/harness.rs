@@ -106,7 +106,11 @@ pub(crate) struct Outcome {
 
 impl Sandbox {
     pub(crate) fn new<S: AsRef<str>>(argv: &[S]) -> Self {
-        let directory = tempfile::Builder::new().prefix("openshell-test-").tempdir().unwrap();
+        Self::within(tempfile::Builder::new().prefix("openshell-test-").tempdir().unwrap(), argv)
+    }
+
+    /// In this directory.
+    pub(crate) fn within<S: AsRef<str>>(directory: tempfile::TempDir, argv: &[S]) -> Self {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let inside = |name: &str| directory.path().join(name);
         for name in ["workspace", "tmp", "log"] {

@@ -82,7 +82,7 @@ const NEW_NAMESPACE: [i32; 7] = [
 const CLONE_NEWTIME: u64 = 0x80;
 
 /// Typing into a terminal somebody else reads.
-const TERMINAL_REQUESTS: [u64; 2] = [libc::TIOCSTI as u64, libc::TIOCLINUX as u64];
+const TERMINAL_REQUESTS: [u64; 2] = [0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */];
 
 /// What Landlock's signal scope holds from ABI 6 on, and the filter only as far as numbers go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
