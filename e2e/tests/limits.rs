@@ -50,5 +50,8 @@ fn the_table_of_limits_is_what_the_code_says() {
     if std::env::var_os("UPDATE_LIMITS").is_some() {
         fs::write(&path, &table).unwrap();
     }
-    assert!(fs::read_to_string(&path).unwrap_or_default() == table, "docs/LIMITS.md is stale: UPDATE_LIMITS=1 cargo test -p openshell-e2e --test limits");
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == table,
+        "docs/LIMITS.md is stale: UPDATE_LIMITS=1 cargo test -p openshell-e2e --test limits"
+    );
 }
