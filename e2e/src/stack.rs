@@ -264,10 +264,13 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A directory for a stack. Not below `/tmp`: policies of the suites grant `/tmp`, and a grant
-/// over a gateway's state is refused.
+/// A directory for a stack, where a person's would be: below the home directory. Not below `/tmp`
+/// or `/var/tmp`, of which a sandbox has its own.
 pub fn scratch() -> anyhow::Result<tempfile::TempDir> {
-    Ok(tempfile::Builder::new().prefix("openshell-e2e-").tempdir_in("/var/tmp")?)
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()).context("HOME is not set")?;
+    let parent = home.join(".cache");
+    fs::create_dir_all(&parent)?;
+    Ok(tempfile::Builder::new().prefix("openshell-e2e-").tempdir_in(parent)?)
 }
 
 fn is_supervisor(pid: Pid) -> bool {

@@ -8,7 +8,8 @@ fn refused(stack: &Stack, name: &str, content: &str) -> String {
     let output = stack.cli(["policy", "set", "box", "--policy", &file, "--wait"]).unwrap();
     let seen = text(&output.stdout) + &text(&output.stderr);
     assert!(!output.status.success(), "{name} was accepted:\n{seen}");
-    seen
+    // Long lines are wrapped for people, with a gutter.
+    seen.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -22,7 +23,7 @@ fn a_bad_policy_is_refused_and_the_running_one_stays() {
 
     let unknown = good.replace("        access: read-only", "        access: read-only\n        acces: full");
     let seen = refused(&stack, "unknown-key", &unknown);
-    assert!(seen.contains("network_policies.service.endpoints[0].acces") && seen.contains("13"), "{seen}");
+    assert!(seen.contains("network_policies.service.endpoints[0].acces") && seen.contains("line 15, column 9"), "{seen}");
 
     let seen = refused(&stack, "wrong-type", &good.replace(&format!("port: {}", server.port()), "port: [443]"));
     assert!(seen.contains("network_policies.service.endpoints[0].port"), "{seen}");
@@ -43,7 +44,7 @@ fn a_bad_policy_is_refused_and_the_running_one_stays() {
 
     let large = format!("{good}# {}\n", "x".repeat(10 << 20));
     let seen = refused(&stack, "large", &large);
-    assert!(seen.contains("262144") || seen.contains("256 KiB"), "{seen}");
+    assert!(seen.contains("262144") || seen.contains("1 MiB"), "{seen}");
 
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..30 {
