@@ -34,7 +34,11 @@ impl Stack {
 
     /// As [`Stack::start`], with more environment for the gateway (and so for its supervisors).
     pub fn with_env(env: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let root = scratch()?;
+        Self::below(scratch()?, env)
+    }
+
+    /// As [`Stack::with_env`], in a directory of the caller's choice.
+    pub fn below(root: tempfile::TempDir, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut stack = Self { root, port: free_port()?, extra_env, gateway: None };
         stack.start_gateway()?;
@@ -271,6 +275,16 @@ pub fn scratch() -> anyhow::Result<tempfile::TempDir> {
     let parent = home.join(".cache");
     fs::create_dir_all(&parent)?;
     Ok(tempfile::Builder::new().prefix("openshell-e2e-").tempdir_in(parent)?)
+}
+
+/// A directory that every user can look into, where root makes one: for suites that take away the
+/// mount namespace, without which an agent's workspace must not lie below a closed directory.
+pub fn open_scratch() -> anyhow::Result<tempfile::TempDir> {
+    if !crate::host::is_root() {
+        return scratch();
+    }
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    Ok(tempfile::Builder::new().prefix("openshell-e2e-").permissions(permissions).tempdir_in("/srv")?)
 }
 
 fn is_supervisor(pid: Pid) -> bool {

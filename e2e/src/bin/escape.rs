@@ -27,7 +27,7 @@ use anyhow::{Context as _, bail, ensure};
 use openshell_e2e::{
     Stack, host, policy,
     report::Report,
-    stack::{run, scratch, text},
+    stack::{open_scratch, run, text},
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -51,7 +51,6 @@ const TO_LOOPBACK: Wall = Wall { name: "bound to loopback", switches: &["bindtod
 const DESCRIPTORS: Wall = Wall { name: "descriptor check", switches: &["fd-inheritance"] };
 const CAPABILITIES: Wall = Wall { name: "capabilities dropped", switches: &["caps-drop"] };
 const RUN_AS: Wall = Wall { name: "user of its own", switches: &["run-as"] };
-const DUMPABLE: Wall = Wall { name: "not dumpable", switches: &["dumpable"] };
 const UNIX_PATH: Wall = Wall { name: "UNIX path check", switches: &["unix-path-check"] };
 const PRIVATE_LOOPBACK: Wall = Wall { name: "private loopback", switches: &["private-loopback"] };
 const GUARDIAN: Wall = Wall { name: "guardian", switches: &["guardian"] };
@@ -161,7 +160,7 @@ impl Field {
     fn new(program: &Path, down: &BTreeSet<&str>) -> anyhow::Result<Self> {
         let supervisor = std::env::var("OPENSHELL_ABLATION_SUPERVISOR").context("OPENSHELL_ABLATION_SUPERVISOR: run scripts/escape")?;
         let list = down.iter().copied().collect::<Vec<_>>().join(",");
-        let stack = Stack::with_env(&[("OPENSHELL_SUPERVISOR_BIN", &supervisor), ("OPENSHELL_ABLATE", &list)])?;
+        let stack = Stack::below(open_scratch()?, &[("OPENSHELL_SUPERVISOR_BIN", &supervisor), ("OPENSHELL_ABLATE", &list)])?;
         let allowed = Witness::tcp(host::address()?.into(), "allowed")?;
         let field = Self { stack, said: String::new().into(), allowed };
         field.sandbox("field", program)?;
@@ -272,7 +271,7 @@ impl Field {
 
     fn abstract_unix(&self) -> anyhow::Result<bool> {
         use std::os::linux::net::SocketAddrExt as _;
-        let name = format!("openshell-service-{}", std::process::id());
+        let name = format!("openshell-service-{}-{}", std::process::id(), self.stack.port());
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name)?;
         let witness = Witness::unix(UnixListener::bind_addr(&address)?);
         self.attack(&["unix", &format!("@{name}")])?;
@@ -280,12 +279,18 @@ impl Field {
     }
 
     fn supervisor(&self) -> anyhow::Result<bool> {
-        let guardian = self.stack.supervisors().first().context("a supervisor is recorded")?.as_raw_nonzero().get();
-        self.attack(&["supervisor", &guardian.to_string()])
+        let guardian = *self.stack.supervisors().first().context("a supervisor is recorded")?;
+        let supervisor = *children(guardian).first().context("the supervisor below its guardian")?;
+        let mut ids = vec![guardian, supervisor];
+        ids.extend(children(supervisor));
+        let ids: Vec<String> = ids.into_iter().map(|pid| pid.as_raw_nonzero().to_string()).collect();
+        let mut args = vec!["supervisor"];
+        args.extend(ids.iter().map(String::as_str));
+        self.attack(&args)
     }
 
     fn link(&self) -> anyhow::Result<bool> {
-        let directory = scratch()?;
+        let directory = open_scratch()?;
         let target = directory.path().join("target");
         fs::write(&target, "untouched")?;
         self.attack(&["link", &target.display().to_string()])?;
