@@ -79,20 +79,20 @@ const ATTACKS: &[Attack] = &[
     Attack { name: "DNS to another server", walls: &[&BROKER, &NETNS], aside: &[], run: |f| f.network("dns") },
     Attack {
         name: "raw and packet sockets",
-        walls: &[&CAPABILITIES, &FAMILIES],
+        walls: &[&CAPABILITIES, &RUN_AS, &FAMILIES],
         aside: &["notify-filter", "broker-decision"],
         run: |f| f.by_itself(&["raw"]),
     },
     Attack { name: "io_uring", walls: &[&IO_URING, &LANDLOCK_NET, &NETNS], aside: &[], run: |f| f.network("uring") },
     Attack { name: "TCP fast open", walls: &[&FASTOPEN, &TO_LOOPBACK, &NETNS], aside: &["landlock-net"], run: |f| f.network("fastopen") },
-    Attack { name: "an inherited descriptor", walls: &[&DESCRIPTORS], aside: &[], run: |f| f.by_itself(&["inherited"]) },
+    Attack { name: "an inherited descriptor", walls: &[&DESCRIPTORS], aside: &[], run: Field::inherited },
     Attack { name: "a descriptor passed over a UNIX socket", walls: &[&UNIX_PATH, &MOUNTNS], aside: &[], run: Field::passed },
     Attack { name: "a race on the address", walls: &[&BROKER, &LANDLOCK_NET, &NETNS], aside: &[], run: Field::race },
     Attack { name: "a race on the address family", walls: &[&BROKER, &LANDLOCK_NET, &NETNS], aside: &[], run: |f| f.network("family") },
     Attack {
         name: "the supervisor by /proc and ptrace",
-        walls: &[&PIDNS, &DUMPABLE, &RUN_AS],
-        aside: &["caps-drop", "deny-filter-ptrace"],
+        walls: &[&PIDNS, &RUN_AS, &CAPABILITIES],
+        aside: &["dumpable", "deny-filter-ptrace"],
         run: Field::supervisor,
     },
     Attack { name: "a write through a symlink", walls: &[&LANDLOCK_FS, &RUN_AS], aside: &["caps-drop"], run: Field::link },
@@ -154,15 +154,21 @@ struct Field {
     stack: Stack,
     said: std::cell::RefCell<String>,
     allowed: Witness,
+    /// Connected to by a socket that the gateway's starter left open, as a careless one would.
+    inherited: Witness,
+    _left_open: std::net::TcpStream,
 }
 
 impl Field {
     fn new(program: &Path, down: &BTreeSet<&str>) -> anyhow::Result<Self> {
         let supervisor = std::env::var("OPENSHELL_ABLATION_SUPERVISOR").context("OPENSHELL_ABLATION_SUPERVISOR: run scripts/escape")?;
         let list = down.iter().copied().collect::<Vec<_>>().join(",");
+        let inherited = Witness::tcp(host::address()?.into(), "forbidden")?;
+        let left_open = std::net::TcpStream::connect((host::address()?, inherited.port()))?;
+        rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty())?;
         let stack = Stack::below(open_scratch()?, &[("OPENSHELL_SUPERVISOR_BIN", &supervisor), ("OPENSHELL_ABLATE", &list)])?;
         let allowed = Witness::tcp(host::address()?.into(), "allowed")?;
-        let field = Self { stack, said: String::new().into(), allowed };
+        let field = Self { stack, said: String::new().into(), allowed, inherited, _left_open: left_open };
         field.sandbox("field", program)?;
         Ok(field)
     }
@@ -200,6 +206,11 @@ impl Field {
         let witness = if matches!(attack, "udp" | "dns") { Witness::udp_and_tcp(address)? } else { Witness::tcp(address, "forbidden")? };
         self.attack(&[attack, &address.to_string(), &witness.port().to_string()])?;
         Ok(witness.saw())
+    }
+
+    fn inherited(&self) -> anyhow::Result<bool> {
+        self.attack(&["inherited"])?;
+        Ok(self.inherited.saw())
     }
 
     fn race(&self) -> anyhow::Result<bool> {
