@@ -8,7 +8,6 @@
 #include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <netinet/in.h>
-#include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -137,14 +136,16 @@ static int dns(const char *ip, int port) {
 	return escaped("the query was sent, the server is the witness");
 }
 
-static int raw(const char *ip) {
+static int raw(void) {
 	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
-	if (fd < 0) fd = socket(AF_PACKET, SOCK_RAW, htons(3));
 	if (fd < 0) fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
-	if (fd < 0) fd = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
-	if (fd < 0) return stopped("raw and packet sockets");
-	(void)ip;
-	return escaped("a raw or packet socket");
+	if (fd < 0) fd = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+	return fd < 0 ? stopped("raw sockets") : escaped("a raw socket");
+}
+static int packet(void) {
+	int fd = socket(AF_PACKET, SOCK_RAW, htons(3));
+	if (fd < 0) fd = socket(AF_PACKET, SOCK_DGRAM, htons(3));
+	return fd < 0 ? stopped("packet sockets") : escaped("a packet socket");
 }
 
 /* socket, connect and send as io_uring operations: no socket system call is made. */
@@ -442,7 +443,8 @@ int main(int argc, char **argv) {
 	if (!strcmp(what, "mapped")) return mapped(a, atoi(b));
 	if (!strcmp(what, "udp")) return udp(a, atoi(b));
 	if (!strcmp(what, "dns")) return dns(a, atoi(b));
-	if (!strcmp(what, "raw")) return raw(a);
+	if (!strcmp(what, "raw")) return raw();
+	if (!strcmp(what, "packet")) return packet();
 	if (!strcmp(what, "uring")) return uring(a, atoi(b));
 	if (!strcmp(what, "fastopen")) return fastopen(a, atoi(b));
 	if (!strcmp(what, "inherited")) return inherited();

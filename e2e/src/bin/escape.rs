@@ -77,12 +77,8 @@ const ATTACKS: &[Attack] = &[
     },
     Attack { name: "UDP, every way of addressing it", walls: &[&BROKER, &NETNS], aside: &[], run: |f| f.network("udp") },
     Attack { name: "DNS to another server", walls: &[&BROKER, &NETNS], aside: &[], run: |f| f.network("dns") },
-    Attack {
-        name: "raw and packet sockets",
-        walls: &[&CAPABILITIES, &RUN_AS, &FAMILIES],
-        aside: &["notify-filter", "broker-decision"],
-        run: |f| f.by_itself(&["raw"]),
-    },
+    Attack { name: "raw sockets", walls: &[&CAPABILITIES, &RUN_AS, &BROKER], aside: &[], run: |f| f.by_itself(&["raw"]) },
+    Attack { name: "packet sockets", walls: &[&CAPABILITIES, &RUN_AS, &FAMILIES], aside: &[], run: |f| f.by_itself(&["packet"]) },
     Attack { name: "io_uring", walls: &[&IO_URING, &LANDLOCK_NET, &NETNS], aside: &[], run: |f| f.network("uring") },
     Attack { name: "TCP fast open", walls: &[&FASTOPEN, &TO_LOOPBACK, &NETNS], aside: &["landlock-net"], run: |f| f.network("fastopen") },
     Attack { name: "an inherited descriptor", walls: &[&DESCRIPTORS], aside: &[], run: Field::inherited },
@@ -101,7 +97,7 @@ const ATTACKS: &[Attack] = &[
     Attack { name: "a UNIX socket of a host service by path", walls: &[&UNIX_PATH, &MOUNTNS], aside: &[], run: Field::unix },
     Attack {
         name: "an abstract UNIX socket of a host service",
-        walls: &[&UNIX_PATH, &LANDLOCK_SCOPE, &NETNS],
+        walls: &[&BROKER, &LANDLOCK_SCOPE, &NETNS],
         aside: &[],
         run: Field::abstract_unix,
     },
@@ -168,6 +164,12 @@ impl Field {
         rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty())?;
         let stack = Stack::below(open_scratch()?, &[("OPENSHELL_SUPERVISOR_BIN", &supervisor), ("OPENSHELL_ABLATE", &list)])?;
         let allowed = Witness::tcp(host::address()?.into(), "allowed")?;
+        if host::is_root() {
+            // A root gateway's state is closed; without a mount namespace the agent walks through it.
+            for directory in [stack.root().join("state"), stack.state()] {
+                fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+            }
+        }
         let field = Self { stack, said: String::new().into(), allowed, inherited, _left_open: left_open };
         field.sandbox("field", program)?;
         Ok(field)
