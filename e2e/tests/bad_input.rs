@@ -1,5 +1,9 @@
 //! Bad input is refused at once, with its place and reason, and what ran before still runs.
 
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+
 use openshell_e2e::{Server, Stack, host, policy, server::Authority, stack::text};
 
 /// Sets a policy that must be refused; gives what was printed.
@@ -49,9 +53,8 @@ fn a_bad_policy_is_refused_and_the_running_one_stays() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..30 {
         let last = i - 1;
-        bomb.push_str(&format!(
-            "a{i}: &a{i} [*a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}]\n"
-        ));
+        let ten = vec![format!("*a{last}"); 10].join(", ");
+        writeln!(bomb, "a{i}: &a{i} [{ten}]").unwrap();
     }
     let started = std::time::Instant::now();
     refused(&stack, "bomb", &(good.clone() + &bomb));

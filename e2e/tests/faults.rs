@@ -1,5 +1,7 @@
 //! What breaks fails closed, and what was running goes on.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     net::TcpListener,

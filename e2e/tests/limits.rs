@@ -1,6 +1,8 @@
 //! `docs/LIMITS.md` is the table of every bound in the code. `UPDATE_LIMITS=1 cargo test -p
 //! openshell-e2e --test limits` rewrites it from the `limits.rs` of each component.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fmt::Write as _, fs, path::Path};
 
 const COMPONENTS: [(&str, &str); 5] = [

@@ -1,5 +1,7 @@
 //! Real programs, unmodified and without proxy variables, in a sandbox.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, path::Path, process::Command};
 
 use openshell_e2e::{

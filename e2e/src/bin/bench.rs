@@ -81,19 +81,20 @@ async fn bench() -> anyhow::Result<()> {
 struct Sample(Vec<Duration>);
 
 impl Sample {
-    fn at(&self, quantile: f64) -> Duration {
+    /// The value that `percent` of the sample do not exceed.
+    fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort();
-        let index = (quantile * (sorted.len().saturating_sub(1)) as f64).round() as usize;
+        let index = (percent * sorted.len().saturating_sub(1)).div_ceil(100);
         sorted.get(index).copied().unwrap_or_default()
     }
 
     fn p50(&self) -> Duration {
-        self.at(0.5)
+        self.percentile(50)
     }
 
     fn p99(&self) -> Duration {
-        self.at(0.99)
+        self.percentile(99)
     }
 }
 
@@ -113,8 +114,8 @@ async fn connect(stack: &Stack) -> anyhow::Result<Client> {
     Ok(OpenShellClient::new(channel))
 }
 
-fn workspace() -> Option<WorkspaceSelector> {
-    Some(WorkspaceSelector { selection: Some(Selection::Workspace("default".to_owned())) })
+fn workspace() -> WorkspaceSelector {
+    WorkspaceSelector { selection: Some(Selection::Workspace("default".to_owned())) }
 }
 
 fn spawn_floor() -> anyhow::Result<Sample> {
@@ -149,13 +150,13 @@ async fn create_to_running(client: &mut Client, times: usize) -> anyhow::Result<
             .create_sandbox(v1::CreateSandboxRequest {
                 name: name.clone(),
                 spec: Some(spec),
-                workspace_scope: workspace(),
+                workspace_scope: Some(workspace()),
                 ..Default::default()
             })
             .await?;
         let printed = first_line(client, &name).await?;
         sample.push(Duration::from_nanos(printed.trim().parse()?).saturating_sub(started));
-        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: workspace(), ..Default::default() }).await?;
+        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: Some(workspace()), ..Default::default() }).await?;
     }
     Ok(Sample(sample))
 }
@@ -169,7 +170,7 @@ async fn first_line(client: &mut Client, name: &str) -> anyhow::Result<String> {
             .get_sandbox_logs(v1::GetSandboxLogsRequest {
                 sandbox: name.to_owned(),
                 lines: 100,
-                workspace_scope: workspace(),
+                workspace_scope: Some(workspace()),
                 ..Default::default()
             })
             .await?
@@ -190,13 +191,13 @@ async fn delete_acknowledged(client: &mut Client, times: usize) -> anyhow::Resul
             .create_sandbox(v1::CreateSandboxRequest {
                 name: name.clone(),
                 spec: Some(v1::SandboxSpec::default()),
-                workspace_scope: workspace(),
+                workspace_scope: Some(workspace()),
                 ..Default::default()
             })
             .await?;
         ready(client, &name).await?;
         let start = Instant::now();
-        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: workspace(), ..Default::default() }).await?;
+        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: Some(workspace()), ..Default::default() }).await?;
         sample.push(start.elapsed());
     }
     Ok(Sample(sample))
@@ -206,7 +207,7 @@ async fn ready(client: &mut Client, name: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let sandbox = client
-            .get_sandbox(v1::GetSandboxRequest { name: name.to_owned(), workspace_scope: workspace() })
+            .get_sandbox(v1::GetSandboxRequest { name: name.to_owned(), workspace_scope: Some(workspace()) })
             .await?
             .into_inner()
             .sandbox
@@ -227,7 +228,7 @@ async fn exec_round_trip(client: &mut Client, times: usize) -> anyhow::Result<Sa
             .exec_sandbox(v1::ExecSandboxRequest {
                 sandbox: "bench".to_owned(),
                 command: vec!["/bin/true".to_owned()],
-                workspace_scope: workspace(),
+                workspace_scope: Some(workspace()),
                 ..Default::default()
             })
             .await?
@@ -249,7 +250,7 @@ async fn policy_change(client: &mut Client, text: &str, times: usize) -> anyhow:
             .update_config(v1::UpdateConfigRequest {
                 sandbox: "bench".to_owned(),
                 policy: Some(openshell_proto::policy::to_wire(&policy)),
-                workspace_scope: workspace(),
+                workspace_scope: Some(workspace()),
                 ..Default::default()
             })
             .await?
@@ -260,7 +261,7 @@ async fn policy_change(client: &mut Client, text: &str, times: usize) -> anyhow:
                 .get_sandbox_policy_status(v1::GetSandboxPolicyStatusRequest {
                     sandbox: "bench".to_owned(),
                     version,
-                    workspace_scope: workspace(),
+                    workspace_scope: Some(workspace()),
                     ..Default::default()
                 })
                 .await?
