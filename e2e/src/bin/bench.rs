@@ -43,7 +43,7 @@ async fn bench() -> anyhow::Result<()> {
     let server = Server::https(&authority)?;
     let stack = Stack::with_env(&[("SSL_CERT_FILE", &authority.file())])?;
     let mut client = connect(&stack).await?;
-    println!("{:<58} {:>12} {:>12} {:>9}", "row", "measured", "baseline", "ratio");
+    println!("{:<62} {:>12} {:>12} {:>9}", "row", "measured", "baseline", "ratio");
 
     let spawn = spawn_floor()?;
     let running = create_to_running(&mut client, 40).await?;
@@ -57,6 +57,8 @@ async fn bench() -> anyhow::Result<()> {
     stack.sandbox("bench", &text, &[])?;
     let exec = exec_round_trip(&mut client, 200).await?;
     row("exec of /bin/true, p50 (bare spawn)", exec.p50(), spawn.p50());
+    let through_cli = cli(&stack, &["sandbox", "exec", "--name", "bench", "--no-tty", "--", "/bin/true"], 40)?;
+    row("openshell sandbox exec -- /bin/true, p50 (openshell --version)", through_cli.p50(), cli(&stack, &["--version"], 40)?.p50());
     let acknowledged = policy_change(&mut client, &text, 40).await?;
     row("policy change -> acknowledged, p50 (health call)", acknowledged.p50(), health(&mut client, 200).await?.p50());
     row("policy change -> acknowledged, p99 (health call)", acknowledged.p99(), health(&mut client, 200).await?.p99());
@@ -65,14 +67,14 @@ async fn bench() -> anyhow::Result<()> {
     let outside = requests(&stack, &server, false)?;
     row("inspected request, warm connection, p50 (direct)", inside.p50(), outside.p50());
     row("inspected request, warm connection, p99 (direct)", inside.p99(), outside.p99());
-    println!("{:<58} {:>9} us", "  added by inspection, p50", (inside.p50().saturating_sub(outside.p50())).as_micros());
+    println!("{:<62} {:>9} us", "  added by inspection, p50", (inside.p50().saturating_sub(outside.p50())).as_micros());
 
     let gateway = stack.gateway_pid().context("the gateway's process")?;
-    println!("{:<58} {:>9} KiB", "memory of the gateway (RSS), 1 sandbox", rss(gateway)?);
+    println!("{:<62} {:>9} KiB", "memory of the gateway (RSS), 1 sandbox", rss(gateway)?);
     for pid in stack.supervisors() {
         let guardian = u32::try_from(pid.as_raw_nonzero().get())?;
         let total: u64 = family(guardian).into_iter().map(|pid| pss(pid).unwrap_or_default()).sum();
-        println!("{:<58} {total:>9} KiB", "memory of a supervisor, guardian and launcher (PSS)");
+        println!("{:<62} {total:>9} KiB", "memory of a supervisor, guardian and launcher (PSS)");
     }
     Ok(())
 }
@@ -100,7 +102,7 @@ impl Sample {
 
 fn row(name: &str, measured: Duration, baseline: Duration) {
     let ratio = measured.as_secs_f64() / baseline.as_secs_f64().max(1e-9);
-    println!("{name:<58} {:>9} us {:>9} us {ratio:>8.1}x", measured.as_micros(), baseline.as_micros());
+    println!("{name:<62} {:>9} us {:>9} us {ratio:>8.1}x", measured.as_micros(), baseline.as_micros());
 }
 
 async fn connect(stack: &Stack) -> anyhow::Result<Client> {
@@ -235,6 +237,20 @@ async fn exec_round_trip(client: &mut Client, times: usize) -> anyhow::Result<Sa
             .into_inner();
         while events.message().await?.is_some() {}
         sample.push(start.elapsed());
+    }
+    Ok(Sample(sample))
+}
+
+/// A whole run of the command line.
+fn cli(stack: &Stack, args: &[&str], times: usize) -> anyhow::Result<Sample> {
+    let mut sample = Vec::new();
+    for _ in 0..times {
+        let mut command = stack.command(args)?;
+        command.stdout(Stdio::null());
+        let start = Instant::now();
+        let status = command.status()?;
+        sample.push(start.elapsed());
+        ensure!(status.success(), "openshell {args:?} ended with {status}");
     }
     Ok(Sample(sample))
 }
