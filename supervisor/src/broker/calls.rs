@@ -108,7 +108,10 @@ fn socket(shared: &Arc<Shared>, caller: &Caller<'_>) -> Answered {
     }
     let entry = shared.table.add(&descriptor, socket)?;
     match shared.listener.install(caller.id(), descriptor.as_fd(), close_on_exec(flags)) {
-        Ok(()) => Ok(Answer::Taken),
+        Ok(()) => {
+            entry.installed();
+            Ok(Answer::Taken)
+        }
         Err(error) => {
             shared.table.remove(entry.inode);
             Err(error.into())

@@ -8,7 +8,10 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -24,8 +27,29 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) inode: u64,
-    pub(super) made: Instant,
     pub(super) socket: Socket,
+    /// When the agent got it; until then no process holds it and it is not looked for.
+    installed: OnceLock<Instant>,
+    /// Nobody held it when last looked for. A look goes through the processes one by one, and a
+    /// descriptor may move behind it (a fork whose parent ends): twice unseen is gone.
+    unseen: AtomicBool,
+}
+
+impl Entry {
+    /// The agent has it now.
+    pub(super) fn installed(&self) {
+        // The first time counts.
+        let _ = self.installed.set(Instant::now());
+    }
+
+    /// Takes the result of a look that began at `start`; whether the socket is gone.
+    fn is_gone(&self, start: Instant, held: &HashSet<u64>) -> bool {
+        if self.installed.get().is_none_or(|installed| *installed >= start) {
+            return false;
+        }
+        let unseen = !held.contains(&self.inode);
+        self.unseen.swap(unseen, Ordering::Relaxed) && unseen
+    }
 }
 
 /// What kind it is.
@@ -63,7 +87,7 @@ impl Table {
             self.collect_again();
         }
         let inode = rustix::fs::fstat(descriptor)?.st_ino;
-        let entry = Arc::new(Entry { inode, made: Instant::now(), socket });
+        let entry = Arc::new(Entry { inode, socket, installed: OnceLock::new(), unseen: AtomicBool::new(false) });
         let mut entries = self.entries.lock();
         if entries.len() >= self.bound {
             return Err(Errno(libc::EMFILE));
@@ -90,18 +114,23 @@ impl Table {
         let mut last = self.last.lock();
         std::thread::sleep(COLLECT_AGAIN.saturating_sub(last.elapsed()));
         // Failing means that nothing is known: everything stays.
-        let _ = self.collect();
+        let _ = self.collect_now();
         *last = Instant::now();
     }
 
-    /// Forgets what no process of the sandbox holds any more.
+    /// Forgets what no process of the sandbox holds.
+    pub(super) fn collect_now(&self) -> io::Result<()> {
+        self.collect()?;
+        self.collect()
+    }
+
+    /// Forgets what no process of the sandbox held, now and the time before.
     pub(super) fn collect(&self) -> io::Result<()> {
         let start = Instant::now();
         let held = self.held()?;
         let dropped: Vec<_> = {
             let mut entries = self.entries.lock();
-            let gone: Vec<u64> =
-                entries.values().filter(|entry| entry.made < start && !held.contains(&entry.inode)).map(|entry| entry.inode).collect();
+            let gone: Vec<u64> = entries.values().filter(|entry| entry.is_gone(start, &held)).map(|entry| entry.inode).collect();
             gone.into_iter().filter_map(|inode| entries.remove(&inode)).collect()
         };
         drop(dropped);
@@ -110,7 +139,8 @@ impl Table {
 
     /// Whether any process of the sandbox holds this socket.
     pub(super) fn is_held(&self, inode: u64) -> io::Result<bool> {
-        Ok(self.held()?.contains(&inode))
+        // Twice, as in a collection.
+        Ok(self.held()?.contains(&inode) || self.held()?.contains(&inode))
     }
 
     fn held(&self) -> io::Result<HashSet<u64>> {
@@ -165,3 +195,7 @@ fn passing(error: io::Error) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -141,7 +141,7 @@ impl TcpSocket {
         match rustix::net::bind(&socket, &target) {
             Err(rustix::io::Errno::ADDRINUSE) => {
                 // Perhaps only we still hold what had the port.
-                shared.table.collect().map_err(Errno::from)?;
+                shared.table.collect_now().map_err(Errno::from)?;
                 rustix::net::bind(&socket, &target)?;
             }
             result => result?,
