@@ -185,8 +185,7 @@ fn assemble(place: Place, launcher: Launcher, audit: Audit, gone: CancellationTo
     let trust = files::trust_directory(&place.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
     let trust = ca.write(&trust).map_err(|e| failed("the certificates for the agent were not written", &e))?;
     let variables = crate::egress::env::variables(&trust.ca, &trust.bundle);
-    let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: UpstreamRoots::system() })
-        .map_err(|e| failed("egress did not start", &e))?;
+    let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: UpstreamRoots::system() });
     let launcher = Arc::new(launcher);
     let exits = launcher.exits().ok_or_else(|| Fatal::internal("Internal", "the launcher's exits are taken already"))?;
     let table = Table::new(Arc::clone(&launcher), exits, gone);

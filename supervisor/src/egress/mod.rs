@@ -50,7 +50,6 @@ use std::{
 use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
 use openshell_proto::supervisor::Credential;
-use tokio_rustls::TlsConnector;
 
 use crate::{
     audit::{Audit, Level},
@@ -134,7 +133,7 @@ pub struct EgressProxy {
 struct Shared {
     ca: SandboxCa,
     recorder: Recorder,
-    upstream_tls: TlsConnector,
+    upstream: UpstreamRoots,
     active: ArcSwapOption<Active>,
     generations: AtomicU64,
     names: Names,
@@ -150,19 +149,18 @@ impl std::fmt::Debug for Shared {
 
 impl EgressProxy {
     /// A proxy without a policy: it refuses everything until one is installed.
-    pub fn new(config: EgressConfig) -> Result<Self, ca::CaError> {
-        let upstream_tls = TlsConnector::from(config.roots.client_config()?);
+    pub fn new(config: EgressConfig) -> Self {
         let shared = Shared {
             ca: config.ca,
             recorder: Recorder(config.audit),
-            upstream_tls,
+            upstream: config.roots,
             active: ArcSwapOption::empty(),
             generations: AtomicU64::new(1),
             names: Names::default(),
             resolver: Resolver::default(),
             connections: Arc::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Puts a revision in force and judges every live connection by it. When this returns, every

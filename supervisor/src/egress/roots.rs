@@ -7,11 +7,12 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use tokio_rustls::TlsConnector;
 
 use crate::limits::egress::UPSTREAM_SESSIONS;
 
@@ -19,39 +20,60 @@ use crate::limits::egress::UPSTREAM_SESSIONS;
 const SYSTEM_BUNDLES: [&str; 4] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
-/// The roots that upstream certificates must lead to.
-#[derive(Clone, Debug)]
-pub struct UpstreamRoots(Arc<RootCertStore>);
+/// The roots that upstream certificates must lead to, and TLS with them. Read when a connection
+/// first needs them: it takes milliseconds, and many sandboxes never inspect anything.
+#[derive(Clone)]
+pub struct UpstreamRoots(Arc<LazyLock<Result<TlsConnector, rustls::Error>, Source>>);
+
+type Source = Box<dyn FnOnce() -> Result<TlsConnector, rustls::Error> + Send>;
+
+impl std::fmt::Debug for UpstreamRoots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UpstreamRoots")
+    }
+}
 
 impl UpstreamRoots {
     /// Compiled-in roots and those of the system. A certificate of the system that cannot be
     /// read is left out: fewer roots, never more.
     pub fn system() -> Self {
-        let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        // This reads SSL_CERT_FILE and SSL_CERT_DIR *instead of* the system's bundle, if they are set.
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for path in SYSTEM_BUNDLES.iter().map(Path::new).filter(|path| path.exists()).take(1) {
-            store.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(Some(path), None).certs);
-        }
-        Self(Arc::new(store))
+        Self::read_by(|| {
+            let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            // This reads SSL_CERT_FILE and SSL_CERT_DIR *instead of* the system's bundle, if they are set.
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if std::env::var_os("SSL_CERT_FILE").is_some() || std::env::var_os("SSL_CERT_DIR").is_some() {
+                for path in SYSTEM_BUNDLES.iter().map(Path::new).filter(|path| path.exists()).take(1) {
+                    store.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(Some(path), None).certs);
+                }
+            }
+            store
+        })
     }
 
     /// These roots only.
     pub fn from_store(store: RootCertStore) -> Self {
-        Self(Arc::new(store))
+        Self::read_by(|| store)
+    }
+
+    fn read_by(roots: impl FnOnce() -> RootCertStore + Send + 'static) -> Self {
+        Self(Arc::new(LazyLock::new(Box::new(|| connector(roots())))))
     }
 
     /// TLS towards an upstream server.
-    pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.0.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = Resumption::in_memory_sessions(UPSTREAM_SESSIONS);
-        Ok(Arc::new(config))
+    pub(super) fn connector(&self) -> Result<&TlsConnector, rustls::Error> {
+        LazyLock::force(&self.0).as_ref().map_err(Clone::clone)
     }
+}
+
+fn connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(UPSTREAM_SESSIONS);
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// What the system trusts, as PEM, for the bundle inside the sandbox. Where the system has

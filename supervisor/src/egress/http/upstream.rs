@@ -56,7 +56,8 @@ impl Upstream {
 pub(in crate::egress) async fn encrypt(shared: &Shared, host: &str, stream: TcpStream) -> Result<Box<dyn Stream>, Denial> {
     let failed = |reason: String| Denial::unreachable(Errno::Unreachable, reason);
     let name = ServerName::try_from(host.to_owned()).map_err(|_| failed(format!("{host} is no name that a certificate can have")))?;
-    match timeout(HANDSHAKE_TIME, shared.upstream_tls.connect(name, stream)).await {
+    let connector = shared.upstream.connector().map_err(|error| failed(format!("TLS is not to be had: {error}")))?;
+    match timeout(HANDSHAKE_TIME, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(error)) => Err(failed(format!("TLS with {host} failed: {}", tls_reason(&error)))),
         Err(_) => Err(Denial { errno: Errno::TimedOut, ..failed(format!("TLS with {host} did not complete in time")) }),

@@ -182,7 +182,7 @@ impl Sandbox {
     pub(super) fn new(roots: RootCertStore) -> Self {
         let (audit, queue) = Audit::new(AuditLimit::default());
         let ca = SandboxCa::new().unwrap();
-        let proxy = EgressProxy::new(EgressConfig { ca: ca.clone(), audit, roots: UpstreamRoots::from_store(roots) }).unwrap();
+        let proxy = EgressProxy::new(EgressConfig { ca: ca.clone(), audit, roots: UpstreamRoots::from_store(roots) });
         let identity = Arc::new(Identity { pid: 42, exe: "/usr/bin/tool".into(), ..Identity::default() });
         Self { proxy, ca, queue, identity, revision: 0 }
     }
