@@ -21,3 +21,8 @@ pub fn path(name: &str) -> anyhow::Result<PathBuf> {
     anyhow::ensure!(path.exists(), "{} is not built: run `cargo build --workspace --bins`", path.display());
     Ok(path)
 }
+
+/// The gateway: `OPENSHELL_GATEWAY_BIN`, else the one beside the others.
+pub fn gateway() -> anyhow::Result<PathBuf> {
+    std::env::var_os("OPENSHELL_GATEWAY_BIN").map_or_else(|| path("openshell-gateway"), |named| Ok(named.into()))
+}

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -39,8 +39,8 @@ impl Stack {
 
     /// As [`Stack::with_env`], in a directory of the caller's choice.
     pub fn below(root: tempfile::TempDir, env: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut stack = Self { root, port: free_port()?, extra_env, gateway: None };
+        let mut stack = Self { root, port: free_port()?, extra_env: Vec::new(), gateway: None };
+        stack.set_env(env);
         stack.start_gateway()?;
         Ok(stack)
     }
@@ -74,7 +74,7 @@ impl Stack {
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {
         ensure!(self.gateway.is_none(), "the gateway of this stack runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("gateway.log"))?;
-        let mut child = Command::new(bins::path("openshell-gateway")?)
+        let mut child = Command::new(bins::gateway()?)
             .envs(self.env())
             .envs(self.extra_env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
@@ -105,6 +105,21 @@ impl Stack {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// How the gateway ended, if it has by itself; then it can be started again.
+    pub fn gateway_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let child = self.gateway.as_mut().context("the gateway does not run")?;
+        let ended = child.try_wait()?;
+        if ended.is_some() {
+            self.gateway = None;
+        }
+        Ok(ended)
+    }
+
+    /// Environment of the gateway from its next start on.
+    pub fn set_env(&mut self, env: &[(&str, &str)]) {
+        self.extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     }
 
     /// Asks the gateway to end.

@@ -23,6 +23,7 @@ pub mod errors;
 pub mod limits;
 pub mod local;
 pub mod pki;
+pub mod process;
 pub mod serve;
 pub mod session;
 pub mod settings;
