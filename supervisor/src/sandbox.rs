@@ -187,7 +187,7 @@ impl Sandbox {
         {
             return Ok(Err(error.to_string()));
         }
-        if before.as_ref().is_some_and(|before| before.filesystem_policy != policy.filesystem_policy) {
+        if before.as_ref().is_some_and(|before| before.filesystem() != policy.filesystem()) {
             let note = "new filesystem grants hold from the next start of the sandbox: the domain of a running one is never widened";
             inner.audit.log(Level::Warn, "supervisor", note);
         }
@@ -375,10 +375,9 @@ impl Fatal {
     }
 }
 
-/// The domain that a policy describes. A policy without a filesystem part gets that of the
-/// restrictive default: with none at all, not even a program could be loaded.
+/// The domain that a policy describes.
 fn domain(place: &Place, policy: &Policy) -> Domain {
-    let filesystem = policy.filesystem_policy.clone().or_else(|| Policy::restrictive_default().filesystem_policy).unwrap_or_default();
+    let filesystem = policy.filesystem();
     let paths = |list: Vec<String>| list.into_iter().map(PathBuf::from).collect();
     Domain {
         read_only: paths(filesystem.read_only),
