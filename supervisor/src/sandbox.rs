@@ -13,7 +13,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use openshell_policy::Policy;
+use openshell_policy::{Policy, model::LandlockCompatibility};
 use openshell_proto::supervisor::{self, ConfigResult, EnforcementReport, config_result::Outcome, enforcement_report, main_process::State};
 use parking_lot::Mutex;
 use tokio::{
@@ -249,15 +249,8 @@ impl Sandbox {
         for reason in &enforcement.reasons {
             inner.audit.log(Level::Warn, "supervisor", format!("confinement: {reason}"));
         }
-        if enforcement.level != confine::Level::Full && require_full {
-            return Err(Fatal {
-                kind: FatalKind::NotEnforceable,
-                code: "EnforcementReduced".into(),
-                message: format!(
-                    "full enforcement is required, and this machine cannot give it: {}; see `openshell doctor`",
-                    enforcement.reasons.join(", ")
-                ),
-            });
+        if let Some(fatal) = too_little(&enforcement, policy, require_full) {
+            return Err(fatal);
         }
         let broker = Broker::start(listener, Arc::new(inner.egress.clone()), Arc::new(Identities::new()), Handle::current())
             .map_err(|error| Fatal::internal("BrokerFailed", format!("the network broker did not start: {error}")))?;
@@ -393,6 +386,24 @@ fn domain(place: &Place, policy: &Policy) -> Domain {
     }
 }
 
+/// Why the sandbox does not run at the level that was reached, if somebody asks for more: the
+/// policy by `hard_requirement`, or the gateway.
+fn too_little(enforcement: &Enforcement, policy: &Policy, require_full: bool) -> Option<Fatal> {
+    let who = match policy.landlock_compatibility() {
+        LandlockCompatibility::HardRequirement => "the policy's landlock.compatibility is hard_requirement",
+        LandlockCompatibility::BestEffort if require_full => "the gateway requires full enforcement",
+        LandlockCompatibility::BestEffort => return None,
+    };
+    (enforcement.level != confine::Level::Full).then(|| Fatal {
+        kind: FatalKind::NotEnforceable,
+        code: "EnforcementReduced".into(),
+        message: format!(
+            "{who}, and this machine gives less: {}; `openshell doctor` says what each means and what to do",
+            enforcement.reasons.join(", ")
+        ),
+    })
+}
+
 fn enforcement_report(enforcement: &Enforcement) -> EnforcementReport {
     let level = match enforcement.level {
         confine::Level::Full => enforcement_report::Level::Full,
@@ -404,5 +415,31 @@ fn enforcement_report(enforcement: &Enforcement) -> EnforcementReport {
         landlock_abi: enforcement.landlock_abi,
         walls: enforcement.walls.clone(),
         kernel: enforcement.kernel.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reduced_level_is_refused_to_whoever_asks_for_more() {
+        let reached = |level| Enforcement {
+            level,
+            reasons: vec!["no-signal-scope".into()],
+            landlock_abi: 5,
+            walls: Vec::new(),
+            kernel: "6.8".into(),
+        };
+        let (full, reduced) = (reached(confine::Level::Full), reached(confine::Level::Reduced));
+        let soft = Policy::restrictive_default();
+        let hard = openshell_policy::from_yaml("version: 1\nlandlock: { compatibility: hard_requirement }").unwrap();
+        assert_eq!(too_little(&reduced, &soft, false), None);
+        for (policy, require_full, who) in [(&hard, false, "hard_requirement"), (&soft, true, "the gateway"), (&hard, true, "hard_requirement")] {
+            assert_eq!(too_little(&full, policy, require_full), None);
+            let fatal = too_little(&reduced, policy, require_full).unwrap();
+            assert_eq!((fatal.kind, fatal.code.as_str()), (FatalKind::NotEnforceable, "EnforcementReduced"));
+            assert!(fatal.message.contains(who) && fatal.message.contains("no-signal-scope"), "{fatal}");
+        }
     }
 }
