@@ -366,6 +366,9 @@ async fn a_policy_that_leaves_its_filesystem_part_out_keeps_what_runs() {
     gateway.wait("keep", SandboxPhase::Stopped).await;
     assert_eq!(api.update_config(set(&policy)).await.unwrap().into_inner().version, 3);
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let stopped = gateway.wait("keep", SandboxPhase::Stopped).await.status.unwrap().conditions;
+    let reason = |kind: &str| stopped.iter().find(|c| c.r#type == kind).map(|c| c.reason.as_str());
+    assert_eq!((reason("Connected"), reason("Enforced")), (Some("Stopped"), Some("Full")));
     let waiting = api.get_sandbox_policy_status(recorded(3)).await.unwrap().into_inner().revision.unwrap();
     assert_eq!((waiting.status(), waiting.load_error.as_str()), (v1::PolicyStatus::Pending, ""));
     // And what a stopped sandbox will start with is kept as well.

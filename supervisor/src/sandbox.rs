@@ -247,7 +247,8 @@ impl Sandbox {
         let report = enforcement_report(&enforcement);
         inner.report.send_modify(|r| r.enforcement = Some(report));
         for reason in &enforcement.reasons {
-            inner.audit.log(Level::Warn, "supervisor", format!("confinement: {reason}"));
+            let (level, message) = explained(reason);
+            inner.audit.log(level, "supervisor", message);
         }
         if let Some(fatal) = too_little(&enforcement, policy, require_full) {
             return Err(fatal);
@@ -386,6 +387,20 @@ fn domain(place: &Place, policy: &Policy) -> Domain {
     }
 }
 
+/// A finding of the domain as a line of the log.
+fn explained(reason: &str) -> (Level, String) {
+    match reason.split_once(':') {
+        Some(("path-missing", path)) => {
+            (Level::Info, format!("the policy grants {path}, which does not exist here: nothing is granted for it"))
+        }
+        Some(("path-mapped", path)) => (
+            Level::Warn,
+            format!("the policy grants {path}, which the sandbox cannot have for itself here: its own tmp directory takes the place"),
+        ),
+        _ => (Level::Warn, format!("confinement is reduced: {reason}; `openshell doctor` says what it means and what to do")),
+    }
+}
+
 /// Why the sandbox does not run at the level that was reached, if somebody asks for more: the
 /// policy by `hard_requirement`, or the gateway.
 fn too_little(enforcement: &Enforcement, policy: &Policy, require_full: bool) -> Option<Fatal> {
@@ -423,6 +438,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_finding_is_said_in_words() {
+        assert_eq!(explained("path-missing:/app").0, Level::Info);
+        for (reason, part) in
+            [("path-missing:/a:b", "/a:b, which"), ("path-mapped:/tmp", "grants /tmp"), ("shared-tmp", "reduced: shared-tmp;")]
+        {
+            assert!(explained(reason).1.contains(part), "{reason}");
+        }
+    }
+
+    #[test]
     fn a_reduced_level_is_refused_to_whoever_asks_for_more() {
         let reached = |level| Enforcement {
             level,
@@ -435,7 +460,9 @@ mod tests {
         let soft = Policy::restrictive_default();
         let hard = openshell_policy::from_yaml("version: 1\nlandlock: { compatibility: hard_requirement }").unwrap();
         assert_eq!(too_little(&reduced, &soft, false), None);
-        for (policy, require_full, who) in [(&hard, false, "hard_requirement"), (&soft, true, "the gateway"), (&hard, true, "hard_requirement")] {
+        for (policy, require_full, who) in
+            [(&hard, false, "hard_requirement"), (&soft, true, "the gateway"), (&hard, true, "hard_requirement")]
+        {
             assert_eq!(too_little(&full, policy, require_full), None);
             let fatal = too_little(&reduced, policy, require_full).unwrap();
             assert_eq!((fatal.kind, fatal.code.as_str()), (FatalKind::NotEnforceable, "EnforcementReduced"));

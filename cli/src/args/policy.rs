@@ -11,9 +11,9 @@ use super::OutputArgs;
 pub(crate) enum PolicyCommand {
     /// Give a sandbox another policy
     ///
-    /// While the sandbox runs, what it may reach can change; `filesystem_policy` can be left out
-    /// and stays as it is, and so do `landlock` and `process`, which have to be those of the
-    /// running sandbox. A stopped sandbox takes any policy and starts under it.
+    /// A running sandbox can change what it may reach. `filesystem_policy` may be left out: then it
+    /// stays as it is. `landlock` and `process` have to be those of the running sandbox. A stopped
+    /// sandbox takes any policy and starts under it.
     ///
     /// With --wait the exit code is 0 when the sandbox enforces it, 1 when it was rejected (the
     /// policy before stays in force) and 124 after the timeout.

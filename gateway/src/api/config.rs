@@ -100,7 +100,8 @@ async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy) -> Re
         && let Err(mut error) = base.check_live_change(&policy)
     {
         for finding in &mut error.findings {
-            let keep = if finding.path.starts_with("filesystem_policy") { "leave `filesystem_policy` out to keep what runs, or " } else { "" };
+            let keep =
+                if finding.path.starts_with("filesystem_policy") { "leave `filesystem_policy` out to keep what runs, or " } else { "" };
             let name = sandbox.name_any();
             finding.message +=
                 &format!("; {keep}stop the sandbox, set the policy, and start it (`openshell sandbox stop {name}`, `start {name}`)");

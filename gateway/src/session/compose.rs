@@ -132,7 +132,11 @@ async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprin
 
 /// The recorded revision with this hash: what a supervisor says it enforces.
 pub(super) async fn recall(inner: &Inner, uid: &str, hash: &str) -> Option<Revision> {
-    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid).await.ok()?;
+    // Without it nothing is held back here; the supervisor refuses by itself what it cannot apply.
+    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid)
+        .await
+        .inspect_err(|error| tracing::warn!(sandbox = uid, %error, "what the supervisor enforces could not be looked up"))
+        .ok()?;
     let found = recorded.into_iter().rev().find(|r| r.hash == hash)?;
     let policy = openshell_policy::from_value(&found.policy).ok()?;
     Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy) })
