@@ -103,8 +103,8 @@ async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy) -> Re
             let keep =
                 if finding.path.starts_with("filesystem_policy") { "leave `filesystem_policy` out to keep what runs, or " } else { "" };
             let name = sandbox.name_any();
-            finding.message +=
-                &format!("; {keep}stop the sandbox, set the policy, and start it (`openshell sandbox stop {name}`, `start {name}`)");
+            let start = format!("stop the sandbox, set the policy, and start it (`openshell sandbox stop {name}`, `start {name}`)");
+            finding.message = format!("{}; {keep}{start}", finding.message);
         }
         let mut v = Violations::default();
         convert::violations("policy", &error, &mut v);

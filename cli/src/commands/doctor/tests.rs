@@ -44,11 +44,11 @@ fn a_directory_that_cannot_be_made_is_an_error() {
         directory(path, &mut findings);
         findings.0.into_iter().map(|f| (f.severity, f.message)).collect::<Vec<_>>()
     };
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().expect("made");
     assert_eq!(found(&root.path().join("a/b/c")), []);
     let closed = root.path().join("closed");
-    std::fs::create_dir(&closed).unwrap();
-    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    std::fs::create_dir(&closed).expect("made");
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o555)).expect("closed");
     // Nothing is closed to root.
     if !rustix::process::geteuid().is_root() {
         let found = found(&closed.join("state"));
