@@ -32,9 +32,8 @@ impl Context {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     }
 
-    /// Whether certificates are not to be verified. A variable counts unless it says no.
+    /// Whether certificates are not to be verified.
     pub(crate) fn insecure(&self) -> bool {
-        let variable = self.environment.gateway_insecure.as_deref();
-        self.flags.gateway_insecure || variable.is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
+        self.flags.gateway_insecure || self.environment.gateway_insecure
     }
 }

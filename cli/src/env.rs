@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::CliError;
 use crate::limits;
 
-/// What the environment says, unjudged.
+/// What the environment says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     /// `OPENSHELL_GATEWAY`.
@@ -14,7 +15,7 @@ pub(crate) struct Environment {
     /// `OPENSHELL_GATEWAY_ENDPOINT`.
     pub(crate) gateway_endpoint: Option<String>,
     /// `OPENSHELL_GATEWAY_INSECURE`.
-    pub(crate) gateway_insecure: Option<String>,
+    pub(crate) gateway_insecure: bool,
     /// `OPENSHELL_GATEWAY_BIN`: the gateway to start locally.
     pub(crate) gateway_binary: Option<PathBuf>,
     /// `OPENSHELL_SUPERVISOR_BIN`: the supervisor that `doctor` asks.
@@ -41,12 +42,13 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// Of this process. Variables that are no UTF-8 are as good as absent.
-    pub(crate) fn read() -> Self {
+    pub(crate) fn read() -> Result<Self, CliError> {
         Self::from_variables(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
     }
 
-    /// From given variables.
-    pub(crate) fn from_variables(variables: BTreeMap<String, String>) -> Self {
+    /// From given variables. One that cannot be meant is an error: a time that is no number, or a
+    /// word that neither asks for certificates to be verified nor not to be.
+    pub(crate) fn from_variables(variables: BTreeMap<String, String>) -> Result<Self, CliError> {
         let get = |name: &str| variables.get(name).filter(|v| !v.is_empty()).cloned();
         // The base directory specification ignores relative paths.
         let absolute = |name: &str| get(name).map(PathBuf::from).filter(|p| p.is_absolute());
@@ -54,11 +56,26 @@ impl Environment {
         let base = |variable: &str, below_home: &str| {
             absolute(variable).or_else(|| home.as_ref().map(|h| h.join(below_home))).map(|d| d.join("openshell"))
         };
-        let seconds = |name: &str, default| get(name).and_then(|v| v.parse().ok()).map_or(default, Duration::from_secs);
-        Self {
+        let seconds = |name: &str, default| match get(name) {
+            None => Ok(default),
+            Some(value) => value
+                .parse()
+                .map(Duration::from_secs)
+                .map_err(|_| CliError::usage(format!("{name} is `{value}`: give a number of seconds, or unset it."))),
+        };
+        let insecure = "OPENSHELL_GATEWAY_INSECURE";
+        let gateway_insecure = match get(insecure) {
+            None => false,
+            Some(value) => match value.to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" | "on" => true,
+                "0" | "false" | "no" | "off" => false,
+                _ => return Err(CliError::usage(format!("{insecure} is `{value}`: give true or false, or unset it."))),
+            },
+        };
+        Ok(Self {
             gateway: get("OPENSHELL_GATEWAY"),
             gateway_endpoint: get("OPENSHELL_GATEWAY_ENDPOINT"),
-            gateway_insecure: get("OPENSHELL_GATEWAY_INSECURE"),
+            gateway_insecure,
             gateway_binary: get("OPENSHELL_GATEWAY_BIN").map(PathBuf::from),
             supervisor_binary: get("OPENSHELL_SUPERVISOR_BIN").map(PathBuf::from),
             sandbox_policy: get("OPENSHELL_SANDBOX_POLICY").map(PathBuf::from),
@@ -67,10 +84,10 @@ impl Environment {
             state_dir: base("XDG_STATE_HOME", ".local/state"),
             path: get("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
             term: get("TERM"),
-            provision_timeout: seconds("OPENSHELL_PROVISION_TIMEOUT", limits::PROVISION_IDLE),
-            lifecycle_timeout: seconds("OPENSHELL_LIFECYCLE_TIMEOUT", limits::LIFECYCLE),
+            provision_timeout: seconds("OPENSHELL_PROVISION_TIMEOUT", limits::PROVISION_IDLE)?,
+            lifecycle_timeout: seconds("OPENSHELL_LIFECYCLE_TIMEOUT", limits::LIFECYCLE)?,
             variables,
-        }
+        })
     }
 }
 

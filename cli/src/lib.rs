@@ -78,7 +78,7 @@ pub fn reference_page() -> String {
 }
 
 fn run(cli: args::Cli) -> Result<u8, CliError> {
-    let context = context::Context::new(cli.global, env::Environment::read())?;
+    let context = context::Context::new(cli.global, env::Environment::read()?)?;
     context.install_log();
     // The provider can be installed once per process; a second attempt changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();

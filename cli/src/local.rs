@@ -85,7 +85,11 @@ impl Files {
     /// The process that holds the lock, if one does.
     pub(crate) fn running(&self) -> Result<Option<Pid>, CliError> {
         let path = self.directory.join("lock");
-        let unreadable = |e: &dyn std::fmt::Display| CliError::new("unreadable", format!("{} cannot be read.", path.display())).because(e);
+        let unreadable = |e: &dyn std::fmt::Display| {
+            CliError::new("unreadable", format!("{} cannot be read.", path.display()))
+                .because(e)
+                .next("Correct the owner and the mode of the state directory: `openshell doctor` names what is wrong.")
+        };
         let mut file = match fs::File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -159,7 +163,9 @@ pub(crate) async fn stop(files: &Files) -> Result<Option<i32>, CliError> {
     let Some(pid) = files.running()? else { return Ok(None) };
     let number = pid.as_raw_nonzero().get();
     let failed = |e: &dyn std::fmt::Display| {
-        CliError::new("stop-failed", format!("The gateway (process {number}) could not be stopped.")).because(e)
+        CliError::new("stop-failed", format!("The gateway (process {number}) could not be stopped."))
+            .because(e)
+            .next("If another user started it, that user has to stop it.")
     };
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => handle,
@@ -223,7 +229,9 @@ fn spawn(context: &Context, files: &Files, program: &Path, options: &Options) ->
 }
 
 fn not_started(program: &Path, error: &dyn std::fmt::Display) -> CliError {
-    CliError::new("gateway-start", format!("{} could not be started.", program.display())).because(error)
+    CliError::new("gateway-start", format!("{} could not be started.", program.display()))
+        .because(error)
+        .next("`openshell doctor` checks the programs and directories of this machine.")
 }
 
 /// `openshell-gateway`: named by the environment, beside this program, or on the path.

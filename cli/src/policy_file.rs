@@ -45,7 +45,11 @@ fn from_wire(policy: &SandboxPolicy) -> Result<Policy, CliError> {
 /// Text of at most [`limits::FILE_BYTES`]; `-` is standard input.
 pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
     let shown = path.display();
-    let unreadable = |e: &dyn std::fmt::Display| CliError::new("unreadable", format!("The {what} {shown} cannot be read.")).because(e);
+    let unreadable = |e: &dyn std::fmt::Display| {
+        CliError::new("unreadable", format!("The {what} {shown} cannot be read."))
+            .because(e)
+            .next("Check the path and your right to read it; the file has to be UTF-8 text.")
+    };
     let mut bytes = Vec::new();
     let limit = limits::FILE_BYTES + 1;
     let read = if path == Path::new("-") {
@@ -56,7 +60,8 @@ pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, CliError> {
     read.map_err(|e| unreadable(&e))?;
     if bytes.len() as u64 > limits::FILE_BYTES {
         let mib = limits::FILE_BYTES / (1024 * 1024);
-        return Err(CliError::new("file-too-large", format!("The {what} {shown} is larger than {mib} MiB.")));
+        return Err(CliError::new("file-too-large", format!("The {what} {shown} is larger than {mib} MiB."))
+            .next("Check that it is the right file: no policy and no list of objects needs this much."));
     }
     String::from_utf8(bytes).map_err(|e| unreadable(&e))
 }

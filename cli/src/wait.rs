@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use openshell_crds::conditions::ENFORCED;
 use openshell_proto::v1::sandbox_stream_event::Payload;
-use openshell_proto::v1::{Sandbox, SandboxPhase, SandboxStreamEvent, WatchSandboxRequest};
+use openshell_proto::v1::{Sandbox, SandboxCondition, SandboxPhase, SandboxStreamEvent, WatchSandboxRequest};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Code, Streaming};
 
@@ -168,7 +169,9 @@ fn never(name: &str, goal: Goal, sandbox: &Sandbox) -> CliError {
     let mut error = CliError::new("sandbox-failed", what).because(format_args!("Phase: {phase}"));
     // One cause is often the message of several conditions; it is said once.
     let mut said = std::collections::BTreeSet::new();
-    let failed = sandbox.status.iter().flat_map(|s| &s.conditions).filter(|c| c.status == "False" && !c.message.is_empty());
+    // A reduced level is no cause: the sandbox would run at it.
+    let is_cause = |c: &&SandboxCondition| c.status == "False" && !c.message.is_empty() && c.r#type != ENFORCED;
+    let failed = sandbox.status.iter().flat_map(|s| &s.conditions).filter(is_cause);
     for condition in failed.filter(|c| said.insert(c.message.as_str())) {
         error = error.because(format_args!("{} ({})", condition.message, condition.reason));
     }

@@ -1,8 +1,8 @@
 //! Conditions: types, and the one way to set them.
 //!
 //! Written by two owners that meet only in the API: the operator writes `Scheduled`, `Started`
-//! and `Ready` (with kstatus `Reconciling` / `Stalled`), the gateway writes `Connected` and
-//! `PolicyAcknowledged`.
+//! and `Ready` (with kstatus `Reconciling` / `Stalled`), the gateway writes `Connected`,
+//! `PolicyAcknowledged` and `Enforced`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -17,6 +17,8 @@ pub const STARTED: &str = "Started";
 pub const CONNECTED: &str = "Connected";
 /// The policy in the spec is the one in force (written by the gateway).
 pub const POLICY_ACKNOWLEDGED: &str = "PolicyAcknowledged";
+/// The machine holds everything that is promised (written by the gateway).
+pub const ENFORCED: &str = "Enforced";
 /// The spec was understood (Policy, Provider).
 pub const ACCEPTED: &str = "Accepted";
 /// Every sandbox that uses the object has acknowledged its present revision.

@@ -30,7 +30,8 @@ use crate::sandbox::EnvVar;
 ]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderSpec {
-    /// What kind of service it is (`github`, `anthropic`, `generic`, ...).
+    /// What kind of service it is (`github`, `anthropic`, `generic`, ...). A name only: where the
+    /// credentials may go is said by `endpoints`.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub type_: String,

@@ -320,7 +320,11 @@ async fn a_policy_change_is_a_revision_and_is_acknowledged() {
     let mut fixed = policy.clone();
     fixed.filesystem.as_mut().unwrap().read_only.retain(|p| p != "/usr");
     let fixed = v1::UpdateConfigRequest { policy: Some(fixed), ..change.clone() };
-    assert_eq!(fields(&api.update_config(fixed).await.unwrap_err()), ["policy.filesystem_policy.read_only"]);
+    let refused = api.update_config(fixed).await.unwrap_err();
+    assert_eq!(fields(&refused), ["policy.filesystem_policy.read_only"]);
+    for part in ["the running sandbox has `/usr`", "leave `filesystem_policy` out", "openshell sandbox stop pol"] {
+        assert!(refused.message().contains(part), "{part} is not in: {}", refused.message());
+    }
     policy.network_policies.clear();
     let stale = v1::UpdateConfigRequest { policy: Some(policy), expected_resource_version: 1, ..change.clone() };
     assert_eq!(api.update_config(stale).await.unwrap_err().code(), Code::Aborted);
@@ -328,6 +332,52 @@ async fn a_policy_change_is_a_revision_and_is_acknowledged() {
     assert_eq!(api.update_config(setting).await.unwrap_err().code(), Code::Unimplemented);
     let both = v1::UpdateConfigRequest { setting_key: "x".into(), ..change };
     assert_eq!(api.update_config(both).await.unwrap_err().code(), Code::InvalidArgument);
+    gateway.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_leaves_its_filesystem_part_out_keeps_what_runs() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let (_, supervisor) = gateway.sandbox(create("keep", &[])).await;
+    let set = |policy: &wire::SandboxPolicy| v1::UpdateConfigRequest {
+        sandbox: "keep".into(),
+        policy: Some(policy.clone()),
+        ..Default::default()
+    };
+    let recorded = |version: u32| v1::GetSandboxPolicyStatusRequest { sandbox: "keep".into(), version, ..Default::default() };
+    let rule = |host: &str| wire::NetworkPolicyRule {
+        endpoints: vec![wire::NetworkEndpoint { host: host.into(), port: 443, ..Default::default() }],
+        ..Default::default()
+    };
+    // Created without a policy; this one says nothing of files.
+    let mut policy = wire::SandboxPolicy { version: 1, ..Default::default() };
+    policy.network_policies.insert("a".into(), rule("a.example"));
+    assert_eq!(api.update_config(set(&policy)).await.unwrap().into_inner().version, 2);
+    let kept = api.get_sandbox_policy_status(recorded(2)).await.unwrap().into_inner().revision.unwrap().policy.unwrap();
+    let default = openshell_proto::policy::to_wire(&openshell_policy::Policy::restrictive_default());
+    assert_eq!(kept.filesystem, default.filesystem, "what is recorded says all of what is enforced");
+
+    // Other paths need a start, so they have to wait for a stop.
+    policy.filesystem = Some(wire::FilesystemPolicy { include_workdir: true, read_only: vec!["/usr".into()], read_write: Vec::new() });
+    assert_eq!(api.update_config(set(&policy)).await.unwrap_err().code(), Code::InvalidArgument);
+    api.stop_sandbox(v1::StopSandboxRequest { name: "keep".into(), ..Default::default() }).await.unwrap();
+    drop(supervisor);
+    gateway.wait("keep", SandboxPhase::Stopped).await;
+    assert_eq!(api.update_config(set(&policy)).await.unwrap().into_inner().version, 3);
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let stopped = gateway.wait("keep", SandboxPhase::Stopped).await.status.unwrap().conditions;
+    let reason = |kind: &str| stopped.iter().find(|c| c.r#type == kind).map(|c| c.reason.as_str());
+    assert_eq!((reason("Connected"), reason("Enforced")), (Some("Stopped"), Some("Full")));
+    let waiting = api.get_sandbox_policy_status(recorded(3)).await.unwrap().into_inner().revision.unwrap();
+    assert_eq!((waiting.status(), waiting.load_error.as_str()), (v1::PolicyStatus::Pending, ""));
+    // And what a stopped sandbox will start with is kept as well.
+    let mut narrower = policy.clone();
+    narrower.filesystem = None;
+    narrower.network_policies.clear();
+    assert_eq!(api.update_config(set(&narrower)).await.unwrap().into_inner().version, 4);
+    let kept = api.get_sandbox_policy_status(recorded(4)).await.unwrap().into_inner().revision.unwrap().policy.unwrap();
+    assert_eq!(kept.filesystem, policy.filesystem);
     gateway.clean().await;
 }
 

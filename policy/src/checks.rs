@@ -22,7 +22,8 @@ impl Policy {
     /// sandbox's own); `None` means that the grant reaches nothing outside the sandbox. Both sides
     /// have to have their symbolic links resolved by the caller: this crate does no I/O.
     pub fn check_protected(&self, protected: &[&Path], locate: impl Fn(&str) -> Option<PathBuf>) -> Result<(), PolicyError> {
-        let Some(filesystem) = &self.filesystem_policy else { return Ok(()) };
+        let filesystem = self.filesystem();
+        let whose = if self.filesystem_policy.is_some() { "" } else { ", granted because the policy has no `filesystem_policy`," };
         let mut findings = Vec::new();
         let lists = [("read_only", &filesystem.read_only), ("read_write", &filesystem.read_write)];
         for (key, i, path) in lists.iter().flat_map(|(key, paths)| paths.iter().enumerate().map(move |(i, path)| (key, i, path))) {
@@ -31,7 +32,7 @@ impl Policy {
                 let wall = lexical(protected);
                 if wall.starts_with(&granted) || granted.starts_with(&wall) {
                     let message = format!(
-                        "`{path}` ({}) covers the protected path `{}`; grant narrower paths that leave it out",
+                        "`{path}` ({}){whose} covers the protected path `{}`; grant narrower paths that leave it out",
                         granted.display(),
                         protected.display()
                     );
@@ -42,27 +43,38 @@ impl Policy {
         verdict(findings)
     }
 
+    /// What the agent may read and write under this policy: its own grants, or those of the
+    /// restrictive default. With none at all not even a program could be loaded.
+    pub fn filesystem(&self) -> FilesystemPolicy {
+        self.filesystem_policy.clone().or_else(|| Self::restrictive_default().filesystem_policy).unwrap_or_default()
+    }
+
     /// Whether a running sandbox can change from this policy to `next`: `landlock`, `process` and
-    /// `include_workdir` stay, paths may only be added (and take effect for a new sandbox).
+    /// `include_workdir` stay, paths may only be added (and take effect for a new sandbox). What is
+    /// left out counts as what it stands for. Each finding names what differs; what to do about it
+    /// depends on who asks.
     pub fn check_live_change(&self, next: &Self) -> Result<(), PolicyError> {
-        let (before, after) = (self.normalized(), next.normalized());
         let mut findings = Vec::new();
-        let fixed =
-            |path: &str| finding("static-field", path.to_owned(), "cannot change on a running sandbox; create a new one for it".to_owned());
-        if before.landlock != after.landlock {
-            findings.push(fixed("landlock"));
+        let mut fixed = |path: &str, before: &str, after: &str| {
+            if before != after {
+                let message = format!("is `{before}` in the running sandbox and `{after}` in this policy");
+                findings.push(finding("static-field", path.to_owned(), message));
+            }
+        };
+        fixed("landlock.compatibility", self.landlock_compatibility().as_str(), next.landlock_compatibility().as_str());
+        let (before, after) = (self.normalized().process.unwrap_or_default(), next.normalized().process.unwrap_or_default());
+        for (path, before, after) in [
+            ("process.run_as_user", &before.run_as_user, &after.run_as_user),
+            ("process.run_as_group", &before.run_as_group, &after.run_as_group),
+        ] {
+            fixed(path, before.as_deref().unwrap_or(UNSET), after.as_deref().unwrap_or(UNSET));
         }
-        if before.process != after.process {
-            findings.push(fixed("process"));
-        }
-        let empty = FilesystemPolicy::default();
-        let (old, new) = (before.filesystem_policy.as_ref().unwrap_or(&empty), after.filesystem_policy.as_ref().unwrap_or(&empty));
-        if old.include_workdir != new.include_workdir {
-            findings.push(fixed("filesystem_policy.include_workdir"));
-        }
+        let (old, new) = (self.filesystem(), next.filesystem());
+        fixed("filesystem_policy.include_workdir", yes_or_no(old.include_workdir), yes_or_no(new.include_workdir));
         for (key, old, new) in [("read_only", &old.read_only, &new.read_only), ("read_write", &old.read_write, &new.read_write)] {
-            for path in old.iter().filter(|path| !new.contains(path)) {
-                let message = format!("`{path}` cannot be taken from a running sandbox; keep it, or create a new sandbox");
+            let missing: Vec<&str> = old.iter().filter(|path| !new.contains(path)).map(String::as_str).collect();
+            if !missing.is_empty() {
+                let message = format!("the running sandbox has {}, and this policy has not", listed(&missing));
                 findings.push(finding("static-field", format!("filesystem_policy.{key}"), message));
             }
         }
@@ -100,6 +112,25 @@ impl Policy {
 
 fn covers(endpoint: &Endpoint, host: &str) -> bool {
     endpoint.host.is_empty() || HostPattern::parse(&endpoint.host).is_ok_and(|pattern| pattern.matches(&canonical_host(host)))
+}
+
+/// For an identity that a policy does not name.
+const UNSET: &str = "unset";
+
+/// Most paths that one message names.
+const PATHS_NAMED: usize = 8;
+
+fn yes_or_no(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+/// The paths as a sentence takes them; of many, the first.
+fn listed(paths: &[&str]) -> String {
+    let named: Vec<String> = paths.iter().take(PATHS_NAMED).map(|path| format!("`{path}`")).collect();
+    match paths.len().saturating_sub(PATHS_NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 /// The path without `.` and `..`, by its text.

@@ -49,8 +49,32 @@ fn a_running_sandbox_keeps_its_static_part() {
     );
     assert_eq!(
         paths(before.check_live_change(&other)),
-        ["landlock", "process", "filesystem_policy.include_workdir", "filesystem_policy.read_only"]
+        ["landlock.compatibility", "process.run_as_user", "filesystem_policy.include_workdir", "filesystem_policy.read_only"]
     );
+    let message = before.check_live_change(&other).unwrap_err().to_string();
+    assert!(message.contains("landlock.compatibility: is `best_effort` in the running sandbox and `hard_requirement`"), "{message}");
+    assert!(message.contains("filesystem_policy.read_only: the running sandbox has `/usr`, and"), "{message}");
+}
+
+#[test]
+fn a_policy_without_a_filesystem_part_stands_for_the_default_one() {
+    let (without, default) = (policy("network_policies: {}"), Policy::restrictive_default());
+    default.check_live_change(&without).unwrap();
+    without.check_live_change(&default).unwrap();
+    // It grants more than this: a running sandbox would keep what its policy no longer says.
+    let narrow = policy("filesystem_policy: { include_workdir: true, read_only: [/usr] }");
+    assert_eq!(paths(without.check_live_change(&narrow)), ["filesystem_policy.read_only", "filesystem_policy.read_write"]);
+    // Its grants meet the walls as well.
+    let error = without.check_protected(&[Path::new("/var/log/openshell")], |path| Some(PathBuf::from(path))).unwrap_err();
+    assert!(error.to_string().contains("`/var/log` (/var/log), granted because the policy has no `filesystem_policy`"), "{error}");
+}
+
+#[test]
+fn many_paths_do_not_make_an_endless_message() {
+    let many: Vec<String> = (0..200).map(|i| format!("/p{i}")).collect();
+    let before = policy(&format!("filesystem_policy: {{ read_only: [{}] }}", many.join(", ")));
+    let message = before.check_live_change(&policy("filesystem_policy: {}")).unwrap_err().to_string();
+    assert!(message.contains("`/p7` and 192 more") && message.len() < 400, "{message}");
 }
 
 #[test]

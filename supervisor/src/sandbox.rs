@@ -13,7 +13,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use openshell_policy::Policy;
+use openshell_policy::{Policy, model::LandlockCompatibility};
 use openshell_proto::supervisor::{self, ConfigResult, EnforcementReport, config_result::Outcome, enforcement_report, main_process::State};
 use parking_lot::Mutex;
 use tokio::{
@@ -187,7 +187,7 @@ impl Sandbox {
         {
             return Ok(Err(error.to_string()));
         }
-        if before.as_ref().is_some_and(|before| before.filesystem_policy != policy.filesystem_policy) {
+        if before.as_ref().is_some_and(|before| before.filesystem() != policy.filesystem()) {
             let note = "new filesystem grants hold from the next start of the sandbox: the domain of a running one is never widened";
             inner.audit.log(Level::Warn, "supervisor", note);
         }
@@ -247,17 +247,11 @@ impl Sandbox {
         let report = enforcement_report(&enforcement);
         inner.report.send_modify(|r| r.enforcement = Some(report));
         for reason in &enforcement.reasons {
-            inner.audit.log(Level::Warn, "supervisor", format!("confinement: {reason}"));
+            let (level, message) = explained(reason);
+            inner.audit.log(level, "supervisor", message);
         }
-        if enforcement.level != confine::Level::Full && require_full {
-            return Err(Fatal {
-                kind: FatalKind::NotEnforceable,
-                code: "EnforcementReduced".into(),
-                message: format!(
-                    "full enforcement is required, and this machine cannot give it: {}; see `openshell doctor`",
-                    enforcement.reasons.join(", ")
-                ),
-            });
+        if let Some(fatal) = too_little(&enforcement, policy, require_full) {
+            return Err(fatal);
         }
         let broker = Broker::start(listener, Arc::new(inner.egress.clone()), Arc::new(Identities::new()), Handle::current())
             .map_err(|error| Fatal::internal("BrokerFailed", format!("the network broker did not start: {error}")))?;
@@ -375,10 +369,9 @@ impl Fatal {
     }
 }
 
-/// The domain that a policy describes. A policy without a filesystem part gets that of the
-/// restrictive default: with none at all, not even a program could be loaded.
+/// The domain that a policy describes.
 fn domain(place: &Place, policy: &Policy) -> Domain {
-    let filesystem = policy.filesystem_policy.clone().or_else(|| Policy::restrictive_default().filesystem_policy).unwrap_or_default();
+    let filesystem = policy.filesystem();
     let paths = |list: Vec<String>| list.into_iter().map(PathBuf::from).collect();
     Domain {
         read_only: paths(filesystem.read_only),
@@ -394,6 +387,38 @@ fn domain(place: &Place, policy: &Policy) -> Domain {
     }
 }
 
+/// A finding of the domain as a line of the log.
+fn explained(reason: &str) -> (Level, String) {
+    match reason.split_once(':') {
+        Some(("path-missing", path)) => {
+            (Level::Info, format!("the policy grants {path}, which does not exist here: nothing is granted for it"))
+        }
+        Some(("path-mapped", path)) => (
+            Level::Warn,
+            format!("the policy grants {path}, which the sandbox cannot have for itself here: its own tmp directory takes the place"),
+        ),
+        _ => (Level::Warn, format!("confinement is reduced: {reason}; `openshell doctor` says what it means and what to do")),
+    }
+}
+
+/// Why the sandbox does not run at the level that was reached, if somebody asks for more: the
+/// policy by `hard_requirement`, or the gateway.
+fn too_little(enforcement: &Enforcement, policy: &Policy, require_full: bool) -> Option<Fatal> {
+    let who = match policy.landlock_compatibility() {
+        LandlockCompatibility::HardRequirement => "the policy's landlock.compatibility is hard_requirement",
+        LandlockCompatibility::BestEffort if require_full => "the gateway requires full enforcement",
+        LandlockCompatibility::BestEffort => return None,
+    };
+    (enforcement.level != confine::Level::Full).then(|| Fatal {
+        kind: FatalKind::NotEnforceable,
+        code: "EnforcementReduced".into(),
+        message: format!(
+            "{who}, and this machine gives less: {}; `openshell doctor` says what each means and what to do",
+            enforcement.reasons.join(", ")
+        ),
+    })
+}
+
 fn enforcement_report(enforcement: &Enforcement) -> EnforcementReport {
     let level = match enforcement.level {
         confine::Level::Full => enforcement_report::Level::Full,
@@ -405,5 +430,43 @@ fn enforcement_report(enforcement: &Enforcement) -> EnforcementReport {
         landlock_abi: enforcement.landlock_abi,
         walls: enforcement.walls.clone(),
         kernel: enforcement.kernel.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_said_in_words() {
+        assert_eq!(explained("path-missing:/app").0, Level::Info);
+        for (reason, part) in
+            [("path-missing:/a:b", "/a:b, which"), ("path-mapped:/tmp", "grants /tmp"), ("shared-tmp", "reduced: shared-tmp;")]
+        {
+            assert!(explained(reason).1.contains(part), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_reduced_level_is_refused_to_whoever_asks_for_more() {
+        let reached = |level| Enforcement {
+            level,
+            reasons: vec!["no-signal-scope".into()],
+            landlock_abi: 5,
+            walls: Vec::new(),
+            kernel: "6.8".into(),
+        };
+        let (full, reduced) = (reached(confine::Level::Full), reached(confine::Level::Reduced));
+        let soft = Policy::restrictive_default();
+        let hard = openshell_policy::from_yaml("version: 1\nlandlock: { compatibility: hard_requirement }").unwrap();
+        assert_eq!(too_little(&reduced, &soft, false), None);
+        for (policy, require_full, who) in
+            [(&hard, false, "hard_requirement"), (&soft, true, "the gateway"), (&hard, true, "hard_requirement")]
+        {
+            assert_eq!(too_little(&full, policy, require_full), None);
+            let fatal = too_little(&reduced, policy, require_full).unwrap();
+            assert_eq!((fatal.kind, fatal.code.as_str()), (FatalKind::NotEnforceable, "EnforcementReduced"));
+            assert!(fatal.message.contains(who) && fatal.message.contains("no-signal-scope"), "{fatal}");
+        }
     }
 }

@@ -9,7 +9,11 @@ use super::OutputArgs;
 /// The policy commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Give a running sandbox another policy
+    /// Give a sandbox another policy
+    ///
+    /// A running sandbox can change what it may reach. `filesystem_policy` may be left out: then it
+    /// stays as it is. `landlock` and `process` have to be those of the running sandbox. A stopped
+    /// sandbox takes any policy and starts under it.
     ///
     /// With --wait the exit code is 0 when the sandbox enforces it, 1 when it was rejected (the
     /// policy before stays in force) and 124 after the timeout.

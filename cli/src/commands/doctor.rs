@@ -214,11 +214,17 @@ fn directories(context: &Context, findings: &mut Findings) {
     directory(context.config.user_dir(), findings);
 }
 
-/// A directory of ours: a directory, ours, writable. Absent is fine: it is made when needed.
+/// A directory of ours: a directory, ours, writable. Absent is fine where it can be made.
 fn directory(path: &Path, findings: &mut Findings) {
     let shown = path.display();
     match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let Some(above) = path.ancestors().skip(1).find(|above| above.exists()) else { return };
+            if let Err(e) = rustix::fs::access(above, rustix::fs::Access::WRITE_OK) {
+                let message = format!("{shown} does not exist and cannot be made: {} is not writable: {e}", above.display());
+                findings.add(Severity::Error, "directory", message, "Correct its mode, or set XDG_STATE_HOME and XDG_CONFIG_HOME.");
+            }
+        }
         Err(e) => findings.add(Severity::Error, "directory", format!("{shown} cannot be read: {e}"), "Correct its owner and mode."),
         Ok(m) if !m.is_dir() => findings.add(Severity::Error, "directory", format!("{shown} is no directory"), "Move the file away."),
         Ok(m) if m.uid() != rustix::process::geteuid().as_raw() => {

@@ -32,7 +32,7 @@ impl Home {
         variables.insert("HOME".into(), path("home"));
         variables.insert("XDG_CONFIG_HOME".into(), path("config"));
         variables.insert("OPENSHELL_SYSTEM_GATEWAY_DIR".into(), path("etc"));
-        Environment::from_variables(variables)
+        Environment::from_variables(variables).expect("usable variables")
     }
 
     fn context(&self, flags: Global, more: &[(&str, &str)]) -> Context {
@@ -80,7 +80,10 @@ fn a_users_registration_hides_the_machines() {
 
 #[test]
 fn directories_fall_back_to_home_and_relative_ones_are_ignored() {
-    let env = |pairs: &[(&str, &str)]| Environment::from_variables(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    let env = |pairs: &[(&str, &str)]| {
+        let variables = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Environment::from_variables(variables).expect("usable variables")
+    };
     let plain = env(&[("HOME", "/h")]);
     assert_eq!(plain.config_dir.as_deref(), Some(Path::new("/h/.config/openshell")));
     assert_eq!(plain.state_dir.as_deref(), Some(Path::new("/h/.local/state/openshell")));
@@ -178,9 +181,20 @@ fn the_last_sandbox_belongs_to_a_gateway_and_a_workspace() {
 }
 
 #[test]
-fn insecure_is_on_unless_the_variable_says_no() {
+fn insecure_is_on_only_where_the_variable_says_so() {
     let home = Home::new();
     for (value, expected) in [("1", true), ("true", true), ("yes", true), ("0", false), ("false", false), ("No", false), ("", false)] {
         assert_eq!(home.context(Global::default(), &[("OPENSHELL_GATEWAY_INSECURE", value)]).insecure(), expected, "{value:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_cannot_be_meant_is_an_error() {
+    for (name, value) in
+        [("OPENSHELL_GATEWAY_INSECURE", "flase"), ("OPENSHELL_PROVISION_TIMEOUT", "5m"), ("OPENSHELL_LIFECYCLE_TIMEOUT", "-1")]
+    {
+        let refused = Environment::from_variables([(name.to_owned(), value.to_owned())].into()).expect_err(name);
+        assert_eq!(refused.stable_code(), "usage");
+        assert!(refused.plain().contains(&format!("{name} is `{value}`")), "{}", refused.plain());
     }
 }

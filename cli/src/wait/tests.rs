@@ -1,8 +1,8 @@
 //! What a snapshot means for what is waited for.
 
-use openshell_proto::v1::{Sandbox, SandboxPhase, SandboxStatus};
+use openshell_proto::v1::{Sandbox, SandboxCondition, SandboxPhase, SandboxStatus};
 
-use super::{Goal, Verdict, judge};
+use super::{Goal, Verdict, judge, never};
 
 fn sandbox(phase: SandboxPhase, exit_code: Option<i32>) -> Sandbox {
     Sandbox { status: Some(SandboxStatus { phase: phase.into(), exit_code, ..SandboxStatus::default() }), ..Sandbox::default() }
@@ -35,4 +35,18 @@ fn a_main_process_that_failed_did_run() {
     assert_eq!(judge(Goal::Ready, &sandbox(SandboxPhase::Error, Some(3))), Verdict::There);
     assert_eq!(judge(Goal::Stopped, &sandbox(SandboxPhase::Error, Some(3))), Verdict::Never);
     assert_eq!(judge(Goal::Ready, &Sandbox::default()), Verdict::Wait);
+}
+
+#[test]
+fn a_reduced_level_is_not_named_as_the_cause_of_a_failure() {
+    let condition = |kind: &str, message: &str| SandboxCondition {
+        r#type: kind.into(),
+        status: "False".into(),
+        message: message.into(),
+        ..SandboxCondition::default()
+    };
+    let mut sandbox = sandbox(SandboxPhase::Error, None);
+    sandbox.status.get_or_insert_default().conditions = vec![condition("Started", "no such thing"), condition("Enforced", "shared-tmp")];
+    let text = never("s", Goal::Ready, &sandbox).plain();
+    assert!(text.contains("no such thing") && !text.contains("shared-tmp"), "{text}");
 }

@@ -151,6 +151,8 @@ fn create_detached_returns_when_ready() {
     let fake = Fake::start();
     fake.state.lock().unwrap().phases = vec![SandboxPhase::Provisioning, SandboxPhase::Ready];
     assert_eq!(fake.run(&["sandbox", "create", "--detach", "--", "work"]).good().out, "Created sandbox: happy-otter\n");
+    // Another gateway: the first one's watch may still be there to take a phase away.
+    let fake = Fake::start();
     fake.state.lock().unwrap().phases = vec![SandboxPhase::Ready];
     let json = fake.run(&["sandbox", "create", "--name", "two", "--detach", "-o", "json"]).good().json();
     assert_eq!((json["name"].as_str(), json["phase"].as_str()), (Some("two"), Some("Ready")));

@@ -58,19 +58,12 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest) -> Result<v1::
     v.into_result()?;
     let policy = policy.ok_or_else(|| errors::internal("a policy without findings was refused"))?;
     let name = &request.sandbox;
-    let (current, _) = effective(api, &api.sandbox(name).await?).await?;
-    if current.hash() != policy.hash() {
-        let mut v = Violations::default();
-        if let Err(error) = current.check_live_change(&policy) {
-            convert::violations("policy", &error, &mut v);
-        }
-        v.into_result()?;
-    }
     let mut probe = api.sandbox(name).await?;
     if let Some(reference) = &probe.spec.policy_ref {
         let why = format!("sandbox '{name}' takes its policy from the Policy '{}'; change that object", reference.name);
         return Err(errors::failed_precondition("POLICY_REFERENCED", why));
     }
+    let policy = fitted(api, &probe, policy).await?;
     probe.spec.policy = Some(convert::document(&policy));
     api.admit(&probe, "").await?;
 
@@ -88,6 +81,47 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest) -> Result<v1::
     let number = number.map_err(|e| errors::internal(e.to_string()))?;
     tracing::info!(sandbox = name, revision = number, "policy set");
     Ok(v1::UpdateConfigResponse { version: number as u32, policy_hash: hash.as_str().to_owned(), ..v1::UpdateConfigResponse::default() })
+}
+
+/// The policy as it can be set on this sandbox. Its filesystem part is kept where the request
+/// leaves it out, so that what is recorded says all of what is enforced; and what is fixed while a
+/// sandbox runs has to be as it is. A stopped one takes everything: nothing of it runs.
+async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy) -> Result<Policy, Status> {
+    let (wanted, _) = effective(api, sandbox).await?;
+    // What the objects ask for is what runs, or will in a moment, unless it has to wait for a start.
+    let in_force = if sandbox.spec.suspend { None } else { in_force(api, sandbox).await? };
+    let base = in_force.filter(|running| running.check_live_change(&wanted).is_err()).unwrap_or_else(|| wanted.clone());
+    if policy.filesystem_policy.is_none() {
+        policy.filesystem_policy.clone_from(&base.filesystem_policy);
+    }
+    // The one that is asked for already is recorded already, and the session says what becomes of it.
+    if !sandbox.spec.suspend
+        && wanted.hash() != policy.hash()
+        && let Err(mut error) = base.check_live_change(&policy)
+    {
+        for finding in &mut error.findings {
+            let keep =
+                if finding.path.starts_with("filesystem_policy") { "leave `filesystem_policy` out to keep what runs, or " } else { "" };
+            let name = sandbox.name_any();
+            let start = format!("stop the sandbox, set the policy, and start it (`openshell sandbox stop {name}`, `start {name}`)");
+            finding.message = format!("{}; {keep}{start}", finding.message);
+        }
+        let mut v = Violations::default();
+        convert::violations("policy", &error, &mut v);
+        v.into_result()?;
+    }
+    Ok(policy)
+}
+
+/// The policy that the sandbox's supervisor acknowledged, while it is connected: one that is gone
+/// may come back with another.
+async fn in_force(api: &Api, sandbox: &OpenShellSandbox) -> Result<Option<Policy>, Status> {
+    let Some(status) = sandbox.status.as_ref().filter(|s| s.session.as_ref().is_some_and(|session| session.connected)) else {
+        return Ok(None);
+    };
+    let Some(acknowledged) = status.policy.as_ref().and_then(|p| p.acknowledged_revision) else { return Ok(None) };
+    let recorded = history(api, sandbox).await?.into_iter().find(|r| r.number == acknowledged);
+    Ok(recorded.and_then(|r| openshell_policy::from_value(&r.policy).ok()))
 }
 
 /// The policy that the sandbox's objects ask for.

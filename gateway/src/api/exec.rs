@@ -135,7 +135,7 @@ async fn running(api: &Api, request: &v1::ExecSandboxRequest) -> Result<String, 
     let why = match phase(&object) {
         SandboxPhase::Stopped | SandboxPhase::Stopping => format!("sandbox '{name}' is stopped; start it first"),
         SandboxPhase::Deleting => format!("sandbox '{name}' is being deleted"),
-        SandboxPhase::Error => format!("sandbox '{name}' has failed; its conditions say why"),
+        SandboxPhase::Error => format!("sandbox '{name}' has failed; its conditions say why. Stop it and start it to run it again"),
         _ => return object.uid().ok_or_else(|| errors::internal(format!("sandbox '{name}' has no uid"))),
     };
     Err(errors::failed_precondition("SANDBOX_NOT_RUNNING", why))

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use openshell_crds::Provider;
 use openshell_crds::provider::{CredentialSource, ProviderEndpoint, ProviderSpec, SecretKeyRef};
 use openshell_crds::sandbox::EnvVar;
+use openshell_operator::blueprint;
 use openshell_proto::datamodel;
 
 use super::meta;
@@ -87,7 +88,8 @@ fn endpoint(item: &str) -> Result<ProviderEndpoint, String> {
         Some(text) => text.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(|| format!("'{item}': '{text}' is no TCP port"))?,
     };
     let host = host.to_ascii_lowercase();
-    openshell_operator::blueprint::valid_host(&host).map_err(|why| format!("'{item}': {why}"))?;
+    blueprint::valid_host(&host).map_err(|why| format!("'{item}': {why}"))?;
+    blueprint::valid_path(path.as_deref().unwrap_or_default()).map_err(|why| format!("'{item}': {why}"))?;
     Ok(ProviderEndpoint { host, port: i32::from(port), path })
 }
 

@@ -7,7 +7,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub(super) fn reaching(bind: SocketAddr) -> Vec<String> {
     let mut addresses = vec![bind.ip()];
     if bind.ip().is_unspecified() {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let read = |path| {
+            let text = std::fs::read_to_string(path).inspect_err(
+                |error| tracing::warn!(path, %error, "addresses of this machine are not known: policies must not grant them to sandboxes"),
+            );
+            text.unwrap_or_default()
+        };
         addresses.extend(v4(&read("/proc/net/fib_trie")));
         addresses.extend(v6(&read("/proc/net/if_inet6")));
     }

@@ -65,8 +65,10 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
         .map_err(|error| Failure::new(error.reason.as_str(), error.message))?;
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
+    // Of a sandbox that was stopped nothing runs that could differ: it starts under the newest.
+    let runs = !sandbox.spec.suspend || task.session().is_some();
     let revision = match &task.in_force {
-        Some(in_force) if in_force.number != newest.number => match in_force.policy.check_live_change(&newest.policy) {
+        Some(in_force) if runs && in_force.number != newest.number => match in_force.policy.check_live_change(&newest.policy) {
             Ok(()) => {
                 task.held_back = None;
                 newest
@@ -130,7 +132,11 @@ async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprin
 
 /// The recorded revision with this hash: what a supervisor says it enforces.
 pub(super) async fn recall(inner: &Inner, uid: &str, hash: &str) -> Option<Revision> {
-    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid).await.ok()?;
+    // Without it nothing is held back here; the supervisor refuses by itself what it cannot apply.
+    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid)
+        .await
+        .inspect_err(|error| tracing::warn!(sandbox = uid, %error, "what the supervisor enforces could not be looked up"))
+        .ok()?;
     let found = recorded.into_iter().rev().find(|r| r.hash == hash)?;
     let policy = openshell_policy::from_value(&found.policy).ok()?;
     Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy) })

@@ -1,8 +1,8 @@
 //! What the session knows, written to the object.
 //!
 //! The gateway owns `status.session`, `status.policy`, `status.mainProcess`,
-//! `status.enforcement` and the conditions `Connected` and `PolicyAcknowledged`. Conditions are
-//! one list with another owner in it: it is read, changed and written back only if nobody else
+//! `status.enforcement` and the conditions `Connected`, `PolicyAcknowledged` and `Enforced`.
+//! Conditions are one list with another owner in it: it is read, changed and written back only if nobody else
 //! wrote in between (the resource version is sent along), and tried again otherwise.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -40,7 +40,7 @@ pub(super) async fn write(task: &mut Task) -> Result<(), kube::Error> {
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     for _ in 0..CONFLICT_ATTEMPTS {
         let before = sandbox.status.clone().unwrap_or_default();
-        let next = desired(task, &before, sandbox.metadata.generation);
+        let next = desired(task, &before, &sandbox);
         if next == before {
             return Ok(());
         }
@@ -73,19 +73,22 @@ fn difference(before: &Value, next: &Value) -> Value {
 }
 
 /// The status as it should be, from the one there is.
-fn desired(task: &Task, before: &OpenShellSandboxStatus, generation: Option<i64>) -> OpenShellSandboxStatus {
+fn desired(task: &Task, before: &OpenShellSandboxStatus, sandbox: &OpenShellSandbox) -> OpenShellSandboxStatus {
+    let generation = sandbox.metadata.generation;
     let mut next = before.clone();
     let connected = task.session().is_some();
     next.session = session(task, before.session.as_ref(), connected);
     if let Some(enforcement) = &task.enforcement {
-        next.enforcement = Some(enforcement_status(enforcement));
+        let enforcement = enforcement_status(enforcement);
+        conditions::set(&mut next.conditions, enforced_condition(&enforcement, generation));
+        next.enforcement = Some(enforcement);
     }
     if let Some(main) = &task.main {
         next.main_process = Some(main_status(main));
     }
     next.policy = policy(task, before.policy.as_ref());
     if next.session.is_some() {
-        conditions::set(&mut next.conditions, connected_condition(task, connected, generation));
+        conditions::set(&mut next.conditions, connected_condition(task, connected, sandbox));
     }
     if let Some(condition) = acknowledged_condition(task, next.policy.as_ref(), generation) {
         conditions::set(&mut next.conditions, condition);
@@ -119,15 +122,30 @@ fn policy(task: &Task, before: Option<&PolicyInForce>) -> Option<PolicyInForce> 
     Some(PolicyInForce { revision: known.number, hash: known.hash.to_string(), acknowledged_revision: acknowledged, error })
 }
 
-fn connected_condition(task: &Task, connected: bool, generation: Option<i64>) -> Condition {
+fn connected_condition(task: &Task, connected: bool, sandbox: &OpenShellSandbox) -> Condition {
     let (is, reason, message) = match (&task.instance, connected) {
+        (_, false) if sandbox.spec.suspend => (Is::False, "Stopped", "the sandbox is stopped, so it has no supervisor".to_owned()),
         (Some(instance), true) => (Is::True, "SessionLive", format!("supervisor {} is connected", instance.version)),
-        (Some(_), false) => {
-            (Is::False, "SessionLost", "the supervisor is not connected; it goes on enforcing and connects again by itself".to_owned())
-        }
+        (Some(_), false) => (
+            Is::False,
+            "SessionLost",
+            "the supervisor is not connected; as long as it runs it goes on enforcing, and connects again by itself".to_owned(),
+        ),
         (None, _) => (Is::False, "SessionLost", "the supervisor has not come back since the gateway started".to_owned()),
     };
-    conditions::condition(conditions::CONNECTED, is, reason, message, generation, now())
+    conditions::condition(conditions::CONNECTED, is, reason, message, sandbox.metadata.generation, now())
+}
+
+/// The level for people; its reasons are explained by `openshell doctor` on the same machine.
+fn enforced_condition(enforcement: &EnforcementStatus, generation: Option<i64>) -> Condition {
+    let (is, reason, message) = match enforcement.level {
+        EnforcementLevel::Full => (Is::True, "Full", format!("{} walls stand", enforcement.walls.len())),
+        EnforcementLevel::Reduced => {
+            let reasons = enforcement.reasons.join(", ");
+            (Is::False, "Reduced", format!("{reasons}; `openshell doctor` says what each means and what to do"))
+        }
+    };
+    conditions::condition(conditions::ENFORCED, is, reason, message, generation, now())
 }
 
 fn acknowledged_condition(task: &Task, policy: Option<&PolicyInForce>, generation: Option<i64>) -> Option<Condition> {

@@ -38,7 +38,7 @@ dir=$(field directory)
 exec 9>>"$dir/lock"
 flock -n 9 || exit 75
 start=$(cut -d' ' -f22 "/proc/$$/stat")
-printf '{"pid":%d,"start_time":%s,"instance":"i-%s"}' "$$" "$start" "$(field sandbox_id)" > "$dir/supervisor.json.tmp"
+printf '{"pid":%d,"start_time":%s,"instance":"i-%s-%d"}' "$$" "$start" "$(field sandbox_id)" "$$" > "$dir/supervisor.json.tmp"
 mv "$dir/supervisor.json.tmp" "$dir/supervisor.json"
 exec sleep 120
 "#;
@@ -183,13 +183,22 @@ impl Drop for Supervisor {
 
 impl Supervisor {
     pub async fn connect(gateway: &Gateway, uid: &str) -> Self {
-        // As a supervisor does: it has identified itself on disk before it dials.
-        let identity = gateway.config.directories.sandboxes().join(uid).join("supervisor.json");
+        // As a supervisor does: it has identified itself on disk before it dials. The file of one
+        // that has ended stays until the next one writes its own.
+        let file = gateway.config.directories.sandboxes().join(uid).join("supervisor.json");
+        let living = || {
+            let identity: serde_json::Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            let lives = std::path::Path::new("/proc").join(identity["pid"].to_string()).exists();
+            identity["instance"].as_str().filter(|_| lives).map(str::to_owned)
+        };
         let begun = Instant::now();
-        while !identity.exists() {
+        let instance_id = loop {
+            if let Some(instance) = living() {
+                break instance;
+            }
             assert!(begun.elapsed() < Duration::from_secs(20), "no supervisor was started for {uid}");
             tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        };
         let bearer: tonic::metadata::MetadataValue<_> = format!("Bearer {}", gateway.token(uid)).parse().unwrap();
         let channel = gateway.anonymous().await;
         let mut client = SupervisorSessionClient::with_interceptor(channel, move |mut request: tonic::Request<()>| {
@@ -198,8 +207,7 @@ impl Supervisor {
         });
         let (send, outgoing) = mpsc::channel(32);
         let message = |payload| FromSupervisor { payload: Some(payload) };
-        let hello =
-            session::Hello { sandbox_id: uid.to_owned(), instance_id: format!("i-{uid}"), version: "test".into(), ..Default::default() };
+        let hello = session::Hello { sandbox_id: uid.to_owned(), instance_id, version: "test".into(), ..Default::default() };
         send.send(message(from_supervisor::Payload::Hello(hello))).await.unwrap();
         let mut incoming = client.control(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         let answers = send.clone();

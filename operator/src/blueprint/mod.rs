@@ -30,7 +30,7 @@ use serde::Serialize;
 pub use compose::compose;
 pub use error::{BlueprintError, Reason};
 pub use policy::{parse_policy, policy_of};
-pub use provider::{check_provider, valid_host};
+pub use provider::{check_provider, valid_host, valid_path};
 
 /// What a sandbox shall be: everything that a driver and a session need, and no secret.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt as _;
 use openshell_crds::{OpenShellSandbox, Provider};
+use openshell_policy::glob::PathSelector;
+use openshell_policy::host::HostPattern;
 
 use super::{BlueprintError, CredentialBinding, EndpointBinding, ProviderBinding, Reason, environment};
 
@@ -51,9 +53,7 @@ pub fn check_provider(provider: &Provider) -> Result<ProviderBinding, BlueprintE
             .filter(|port| *port != 0)
             .ok_or_else(|| refuse(format!("endpoints[{i}].port: {} is no TCP port; use 1 to 65535", endpoint.port)))?;
         let path = endpoint.path.clone().unwrap_or_default();
-        if !path.is_empty() && !path.starts_with('/') && !path.starts_with("**") {
-            return Err(refuse(format!("endpoints[{i}].path: \"{path}\" does not begin with / or **")));
-        }
+        valid_path(&path).map_err(|why| refuse(format!("endpoints[{i}].path: {why}")))?;
         bindings.push(EndpointBinding { host, port, path });
     }
     let mut names = BTreeSet::new();
@@ -92,45 +92,16 @@ fn twice(variable: &str, provider: &str) -> BlueprintError {
     )
 }
 
-/// Whether a host may stand in a credential's binding: a DNS name, an IP literal, or a wildcard
-/// as a policy has it (`*.example.com`, `api-*.example.com`, `**.example.com`), but never one
-/// that spans a whole top-level domain.
+/// Whether a credential may be bound to `host`: a name, an IP literal or a pattern, as a policy
+/// may name it. The supervisor reads it by the same function.
 pub fn valid_host(host: &str) -> Result<(), String> {
-    let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if literal.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(());
+    HostPattern::parse(host).map(|_| ()).map_err(|why| format!("\"{host}\" {why}"))
+}
+
+/// Whether a credential may be bound to `path`: empty for any, a path or a glob over paths.
+pub fn valid_path(path: &str) -> Result<(), String> {
+    if !path.is_empty() && !path.starts_with('/') && !path.starts_with("**") {
+        return Err(format!("\"{path}\" does not begin with / or **"));
     }
-    if host.is_empty() || host.len() > 253 {
-        return Err(format!("\"{host}\" is no host name: 1 to 253 characters"));
-    }
-    let labels: Vec<&str> = host.split('.').collect();
-    let wild = host.contains('*');
-    if wild && labels.len() < 3 {
-        return Err(format!("\"{host}\" would match a whole top-level domain; name at least two labels after the wildcard"));
-    }
-    for (i, label) in labels.iter().enumerate() {
-        let first = i == 0;
-        let rest = if first && *label == "**" {
-            ""
-        } else if first || *label == "*" {
-            &label.replacen('*', "", 1)
-        } else {
-            *label
-        };
-        let star_only = label.contains('*') && rest.is_empty();
-        let plain = !rest.is_empty()
-            && label.len() <= 63
-            && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-');
-        if !star_only && !plain {
-            return Err(format!(
-                "\"{host}\" is no host: label \"{label}\" may hold a-z, 0-9 and -, and * only in the first label or as a whole label"
-            ));
-        }
-    }
-    if labels.len() == 1 && wild {
-        return Err(format!("\"{host}\" matches every host"));
-    }
-    Ok(())
+    PathSelector::parse(path).map(|_| ()).map_err(|why| format!("\"{path}\": {why}"))
 }

@@ -194,12 +194,19 @@ fn hosts_of_a_binding_are_hosts() {
         "https://example.com",
         "example.com/path",
         "a..b",
-        "-a.example.com",
+        // What the supervisor would refuse, with everything else of the configuration.
+        "*.*.com",
+        "host.123",
+        "1.2.3.4.5",
+        "api.example.com.",
         "a.b*.example.com",
         "example.com:443",
         "ex\u{e4}mple.com",
     ] {
         assert!(valid_host(bad).is_err(), "{bad}");
+    }
+    for (path, fits) in [("", true), ("/v1/**", true), ("**/x", true), ("v1", false), ("/[a", false), ("/[z-a]", false)] {
+        assert_eq!(valid_path(path).is_ok(), fits, "{path}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::env::Environment;
 fn context(variables: &[(&str, &str)]) -> Context {
     let mut all: BTreeMap<String, String> = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     all.insert("HOME".into(), "/h".into());
-    Context::new(Global::default(), Environment::from_variables(all)).expect("there is a home")
+    Context::new(Global::default(), Environment::from_variables(all).expect("usable variables")).expect("there is a home")
 }
 
 #[test]
