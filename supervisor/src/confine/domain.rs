@@ -181,6 +181,25 @@ impl Domain {
         make().map_err(|error| ConfineError::internal(&format!("making {}", path.display()), error))
     }
 
+    /// Where the wall of the agent's own user is down the agent is whoever the supervisor is, so
+    /// the directories that the driver gave to that user become the supervisor's: root without
+    /// capabilities could not enter them.
+    #[cfg(feature = "ablation")]
+    pub(crate) fn without_a_user_of_its_own(&self) -> Result<Self, ConfineError> {
+        let mut domain = self.clone();
+        if super::Wall::RunAs.stands() || domain.run_as.take().is_none() {
+            return Ok(domain);
+        }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        for path in [&domain.workspace, &domain.temporary()] {
+            if path.exists() {
+                std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+                    .map_err(|error| ConfineError::internal(&format!("taking {} over", path.display()), error))?;
+            }
+        }
+        Ok(domain)
+    }
+
     /// What is granted. Without a mount namespace a grant of a directory that others on the
     /// machine share is replaced: it would reach their sockets and their files.
     pub(crate) fn paths(&self, tmp: Tmp) -> Paths {
