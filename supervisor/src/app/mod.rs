@@ -5,6 +5,7 @@
 //!  then:         runtime ─▶ CA, egress ─▶ session ─▶ first configuration ─▶ domain, broker, agent
 //!  until:        SIGTERM, Shutdown, Rejected ─▶ stop ─▶ last report ─▶ 0
 //!                cannot be enforced here ─▶ last report ─▶ 69      ours failed ─▶ 70
+//!                launcher or guardian gone ─▶ all killed ─▶ last report ─▶ 70
 //! ```
 //!
 //! The lock is taken before the first fork, so that the guardian holds it as well: a second
@@ -170,13 +171,17 @@ async fn live(begun: Begun) -> Result<(), Fatal> {
     let early = session::connect_early(&identity);
     let (audit, queue) = Audit::new(AuditLimit::default());
     let gone = CancellationToken::new();
+    let without_guardian = gone.clone();
+    guardian
+        .watch(move || without_guardian.cancel())
+        .map_err(|error| Fatal::internal("Internal", format!("the guardian cannot be watched: {error}")))?;
     let run_as = run_as.map(|r| confine::RunAs { uid: r.uid, gid: r.gid });
     let mut protected = protected_paths;
     // Whatever the driver says: the log, the lock and the records are not the agent's.
     protected.push(directory.clone());
     let place = Place { directory, workspace, run_as, protected };
     let sandbox = assemble(place, launcher, audit, gone.clone())?;
-    until_the_end(&identity, early, &sandbox, &queue, &gone).await
+    until_the_end(&identity, early, &sandbox, &queue, &gone, &guardian).await
 }
 
 fn assemble(place: Place, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
@@ -200,6 +205,7 @@ async fn until_the_end(
     sandbox: &Sandbox,
     queue: &AuditQueue,
     gone: &CancellationToken,
+    guardian: &Guardian,
 ) -> Result<(), Fatal> {
     let finish = CancellationToken::new();
     let session = session::run(identity, early, sandbox, queue, &finish);
@@ -236,7 +242,12 @@ async fn until_the_end(
             tokio::join!(stopping, session);
             return Ok(());
         }
-        () = gone.cancelled() => Fatal::internal("LauncherDied", "the launcher ended, and every process of the sandbox with it"),
+        // Whoever watches the guardian kills the launcher too.
+        () = gone.cancelled() => if guardian.ended() {
+            Fatal::internal("GuardianDied", "the guardian was killed, and every process of the sandbox was ended after it")
+        } else {
+            Fatal::internal("LauncherDied", "the launcher ended, and every process of the sandbox with it")
+        },
     };
     sandbox.failed(&fatal);
     finish.cancel();

@@ -113,7 +113,6 @@ impl std::fmt::Debug for BrokerHandle {
 impl Broker {
     /// Starts answering. Threads of its own wait for the calls; what takes time runs on `runtime`.
     pub fn start(listener: Listener, egress: Arc<dyn Egress>, identities: Arc<Identities>, runtime: Handle) -> io::Result<BrokerHandle> {
-        raise_descriptor_limit();
         listener.wake_synchronously();
         let (loopback, accepting) = Loopback::claim(&listener)?;
         accepting.set_nonblocking(true)?;
@@ -178,12 +177,4 @@ async fn housekeeping(shared: Arc<Shared>) {
             let _ = tokio::task::spawn_blocking(move || shared.table.collect()).await;
         }
     }
-}
-
-/// As many descriptors as we may have: the agent's sockets are held by us too.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Fewer only means that the table is smaller.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

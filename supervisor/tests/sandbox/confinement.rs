@@ -13,6 +13,7 @@ use crate::{
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("a program runs and its exit code is the sandbox's", exit_code),
+    ("the limit of descriptors is the agent's own", descriptors),
     ("every capability is gone and none comes back", capabilities),
     ("files are what the policy grants", files),
     ("a write through a link stays inside", links),
@@ -27,6 +28,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("an unknown program is a clear error", unknown_program),
     ("a daemon does not outlive a killed supervisor", daemon),
     ("nothing outlives a killed guardian", guardian),
+    ("nothing outlives a guardian and a launcher killed together", guardian_and_launcher),
     ("a killed launcher ends the sandbox", launcher),
 ];
 
@@ -40,6 +42,16 @@ fn exit_code(setting: Setting) {
         Has::None => "\"level\":\"reduced\"",
     };
     outcome.logged(level);
+}
+
+fn descriptors(setting: Setting) {
+    const SOFT: u64 = 777;
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let program = format!("import resource; assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == {SOFT}");
+    let mut sandbox = Sandbox::python(&program).set(setting);
+    sandbox.descriptors = Some(SOFT);
+    let supervisors = hard.map_or("null".to_owned(), |hard| hard.to_string());
+    sandbox.run().ok().logged(&format!("{{\"descriptors\":{supervisors}}}"));
 }
 
 fn capabilities(setting: Setting) {
@@ -244,8 +256,14 @@ fn unknown_program(setting: Setting) {
     outcome.logged("exec no-such-program: No such file or directory");
 }
 
-/// Starts a daemon that forked twice, kills a process of ours, and waits for the daemon's end.
-fn killed(setting: Setting, which: &str) -> String {
+/// What came of a kill.
+struct Killed {
+    code: Option<i32>,
+    log: String,
+}
+
+/// Starts a daemon that forked twice, kills processes of ours, and waits for the end of everything.
+fn killed(setting: Setting, which: &[&str]) -> Killed {
     let sandbox = Sandbox::python(
         "
 if os.fork() == 0:
@@ -259,15 +277,26 @@ time.sleep(60)
     )
     .set(setting);
     let beat = sandbox.workspace().join("beat");
-    let child = sandbox.start();
+    let mut child = sandbox.start();
     wait_for("the daemon", || beat.exists());
     let log = fs::read_to_string(&sandbox.plan.log).unwrap();
     let processes: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-    let pid = processes[which].as_i64().unwrap() as i32;
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
-    let output = child.wait_with_output().unwrap();
+    for name in which {
+        let pid = rustix::process::Pid::from_raw(processes[name].as_i64().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    // Not for the end of its output, which somebody who survived would hold open.
+    let code = child.wait().unwrap().code();
     wait_for("the daemon's end", || still(&beat));
-    format!("{:?}", output.status.code())
+    for name in ["guardian", "supervisor", "launcher"] {
+        wait_for(name, || ended(&processes[name]));
+    }
+    Killed { code, log: fs::read_to_string(&sandbox.plan.log).unwrap() }
+}
+
+/// Gone, or dead and not yet waited for by whoever adopted it.
+fn ended(pid: &serde_json::Value) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
 }
 
 fn still(beat: &Path) -> bool {
@@ -286,13 +315,21 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn daemon(setting: Setting) {
-    assert_eq!(killed(setting, "supervisor"), "Some(137)");
+    assert_eq!(killed(setting, &["supervisor"]).code, Some(137));
 }
 
 fn guardian(setting: Setting) {
-    assert_eq!(killed(setting, "guardian"), "None");
+    let killed = killed(setting, &["guardian"]);
+    assert_eq!(killed.code, None);
+    assert!(killed.log.contains("{\"fatal\":\"GuardianDied\"}"), "{}", killed.log);
+}
+
+fn guardian_and_launcher(setting: Setting) {
+    let killed = killed(setting, &["guardian", "launcher"]);
+    assert_eq!(killed.code, None);
+    assert!(killed.log.contains("{\"fatal\":\"GuardianDied\"}"), "{}", killed.log);
 }
 
 fn launcher(setting: Setting) {
-    assert_eq!(killed(setting, "launcher"), "Some(70)");
+    assert_eq!(killed(setting, &["launcher"]).code, Some(70));
 }
