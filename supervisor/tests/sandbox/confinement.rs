@@ -18,6 +18,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("files are what the policy grants", files),
     ("a write through a link stays inside", links),
     ("tmp is the sandbox's own", private_tmp),
+    ("a grant of /tmp does not open /var/tmp, nor the other way round", one_tmp_only),
     ("other processes are out of sight and reach", processes),
     ("the supervisor cannot be looked into or killed", supervisor),
     ("namespaces, rings and other doors are closed", doors),
@@ -128,6 +129,38 @@ except OSError as e: assert e.errno in (errno.ENOENT, errno.EACCES), e
     let outcome = sandbox.start().wait_with_output().unwrap();
     assert!(outcome.status.success(), "{outcome:?}");
     assert_eq!(fs::read_to_string(mine).unwrap(), "x");
+}
+
+fn one_tmp_only(setting: Setting) {
+    let shared = ["/tmp", "/var/tmp"];
+    let hosts = shared.map(|directory| {
+        let file = tempfile::Builder::new().prefix("openshell-shared-").tempfile_in(directory).unwrap();
+        fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        file
+    });
+    let hosts = hosts.each_ref().map(|file| file.path().to_str().unwrap());
+    for granted in [&shared[..1], &shared[1..], &shared[..]] {
+        // Without a mount namespace both are replaced by the sandbox's own directory.
+        let open = if setting.namespaces == Has::All { granted } else { &[] };
+        let program = format!(
+            "
+open_ones = {open:?}
+for host in {hosts:?}:
+    try: open(host, 'r+'); raise SystemExit('the host\\'s ' + host)
+    except OSError as e: assert e.errno in (errno.ENOENT, errno.EACCES), e
+for directory in ['/tmp', '/var/tmp']:
+    name = directory + '/mine'
+    if directory in open_ones:
+        assert not os.path.exists(name), 'there already: ' + name
+        open(name, 'x').write('x'); assert os.listdir(directory).count('mine') == 1
+    else:
+        for call in [lambda: open(name, 'w'), lambda: os.listdir(directory)]: expect(errno.EACCES, call)
+"
+        );
+        let mut sandbox = Sandbox::python(&program).set(setting);
+        sandbox.plan.domain.read_write = granted.iter().copied().chain(["/dev/null"]).map(Into::into).collect();
+        sandbox.run().ok();
+    }
 }
 
 fn processes(setting: Setting) {
