@@ -40,6 +40,9 @@ pub(super) fn enter(attempt: Attempt) -> io::Result<()> {
     if attempt.pid {
         flags |= libc::CLONE_NEWPID;
     }
+    if attempt.mount {
+        flags |= libc::CLONE_NEWIPC;
+    }
     sys::unshare(flags)?;
     if attempt.network {
         sys::device_up(c"lo")?;

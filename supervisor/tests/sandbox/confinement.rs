@@ -22,6 +22,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("other processes are out of sight and reach", processes),
     ("the supervisor cannot be looked into or killed", supervisor),
     ("namespaces, rings and other doors are closed", doors),
+    ("shared memory of the host is out of reach", shared_memory),
     ("a socket as standard input is refused", socket_as_input),
     ("nothing but the standard streams is inherited", inherited),
     ("a grant over a protected path is refused", protected),
@@ -230,6 +231,21 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGSYS
     .set(setting)
     .run()
     .ok();
+}
+
+fn shared_memory(setting: Setting) {
+    let made = std::process::Command::new("ipcmk").args(["-M", "4096", "-p", "0666"]).output().unwrap();
+    let id = String::from_utf8_lossy(&made.stdout).split_whitespace().last().unwrap().to_owned();
+    let program = format!(
+        "
+for flags in [0, 0o10000]:
+    try: syscall(30, {id}, 0, flags); raise SystemExit('attached')
+    except OSError as e: assert e.errno in (errno.EPERM, errno.EINVAL), e
+"
+    );
+    let outcome = Sandbox::python(&program).set(setting).run();
+    std::process::Command::new("ipcrm").args(["-m", &id]).status().unwrap();
+    outcome.ok();
 }
 
 fn socket_as_input(setting: Setting) {
