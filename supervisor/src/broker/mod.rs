@@ -11,6 +11,7 @@
 //!  caller.rs     memory and descriptors of the caller, read once
 //!  loopback.rs   the sandbox's own addresses
 //!  rendezvous.rs a connect that was allowed meets its connection
+//!  waits.rs      threads for what the agent can make hang
 //! ```
 //!
 //! A `connect` is never left to the kernel: what we looked at could have changed when the kernel
@@ -29,8 +30,10 @@ mod dns;
 mod local;
 mod loopback;
 mod rendezvous;
+mod sources;
 mod table;
 mod tcp;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +57,7 @@ use self::{
     loopback::Loopback,
     rendezvous::Rendezvous,
     table::Table,
+    waits::Waits,
 };
 use crate::{
     confine::Listener,
@@ -74,6 +78,7 @@ struct Shared {
     connecting: Arc<Semaphore>,
     receives: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    waits: Waits,
     ended: AtomicBool,
 }
 
@@ -131,6 +136,7 @@ impl Broker {
             connecting: Arc::new(Semaphore::new(CONNECTS)),
             receives: Arc::new(Semaphore::new(RECEIVES)),
             queries: Arc::new(Semaphore::new(QUERIES)),
+            waits: Waits::new()?,
             ended: AtomicBool::new(false),
         });
         if shared.listener.listens() {

@@ -133,7 +133,8 @@ pub(crate) fn run() -> ! {
     // The test reads what the program writes; nothing of ours may hold those pipes for long.
     let guardian = guardian::enter().unwrap();
     let launcher = Launcher::fork().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // As small as the supervisor's own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(8).enable_all().build().unwrap();
     let egress = Arc::new(FakeEgress { plan: plan.clone(), log: Mutex::new(log) });
     egress.write(&serde_json::json!({"guardian": guardian.pid(), "supervisor": std::process::id(), "launcher": launcher.process()}));
     egress.write(&serde_json::json!({"descriptors": rustix::process::getrlimit(rustix::process::Resource::Nofile).current}));
