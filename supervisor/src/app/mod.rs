@@ -91,7 +91,7 @@ struct Begun {
     bootstrap: Bootstrap,
     guardian: Guardian,
     launcher: Launcher,
-    _lock: Lock,
+    lock: Lock,
 }
 
 fn begin() -> Result<Begun, (Code, String)> {
@@ -110,7 +110,7 @@ fn begin() -> Result<Begun, (Code, String)> {
     let bootstrap = Bootstrap::document(&kept).and_then(|document| Bootstrap::parse(&document)).map_err(bad)?;
     // Gone for everyone who has inherited the descriptor.
     kept.set_len(0).map_err(|e| internal("forgetting the bootstrap", e))?;
-    Ok(Begun { bootstrap, guardian, launcher, _lock: lock })
+    Ok(Begun { bootstrap, guardian, launcher, lock })
 }
 
 /// Puts the document where a fork does not copy it.
@@ -123,7 +123,8 @@ fn keep(document: &[u8]) -> std::io::Result<File> {
 }
 
 fn run(begun: Begun) -> ExitCode {
-    let directory = begun.bootstrap.directory.clone();
+    let Begun { bootstrap, guardian, launcher, lock } = begun;
+    let directory = bootstrap.directory.clone();
     log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -133,13 +134,13 @@ fn run(begun: Begun) -> ExitCode {
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(live(begun));
+            let ended = runtime.block_on(live(bootstrap, guardian, launcher));
             runtime.shutdown_background();
             ended
         }
         Err(error) => Err(Fatal::internal("Internal", format!("the runtime did not start: {error}"))),
     };
-    match ended {
+    let code = match ended {
         Ok(()) => Code::Ended.into(),
         Err(fatal) => {
             tracing::error!(code = fatal.code, "{fatal}");
@@ -149,7 +150,10 @@ fn run(begun: Begun) -> ExitCode {
                 FatalKind::Internal => Code::Internal.into(),
             }
         }
-    }
+    };
+    // A driver that finds the lock free looks for the reason, also where no guardian holds it.
+    drop(lock);
+    code
 }
 
 /// Standard error is `supervisor.log` in the sandbox's directory.
@@ -158,8 +162,7 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-async fn live(begun: Begun) -> Result<(), Fatal> {
-    let Begun { bootstrap, guardian, launcher, _lock } = begun;
+async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher) -> Result<(), Fatal> {
     let instance_id = uuid::Uuid::new_v4().to_string();
     files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
