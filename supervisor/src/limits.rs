@@ -155,6 +155,12 @@ pub mod broker {
     pub const SOCKETS: usize = 4096;
     /// Connects of one sandbox that are being decided or dialled; one more is `EAGAIN`.
     pub const CONNECTS: usize = 1024;
+    /// Threads for connects that the agent can make hang; further ones wait for a thread.
+    pub const WAITING_THREADS: usize = 64;
+    /// Senders of waiting datagrams that one socket remembers; of older ones the sender is lost.
+    pub const SENDERS: usize = 1024;
+    /// Datagrams of one socket that are carried before others have their turn.
+    pub const DATAGRAMS_PER_TURN: usize = 16;
     /// Receives that wait for a datagram; one more is `EAGAIN`.
     pub const RECEIVES: usize = 1024;
     /// Queries to policy DNS at one time; one more datagram is dropped.

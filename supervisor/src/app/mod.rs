@@ -5,6 +5,7 @@
 //!  then:         runtime ─▶ CA, egress ─▶ session ─▶ first configuration ─▶ domain, broker, agent
 //!  until:        SIGTERM, Shutdown, Rejected ─▶ stop ─▶ last report ─▶ 0
 //!                cannot be enforced here ─▶ last report ─▶ 69      ours failed ─▶ 70
+//!                launcher or guardian gone ─▶ all killed ─▶ last report ─▶ 70
 //! ```
 //!
 //! The lock is taken before the first fork, so that the guardian holds it as well: a second
@@ -90,7 +91,7 @@ struct Begun {
     bootstrap: Bootstrap,
     guardian: Guardian,
     launcher: Launcher,
-    _lock: Lock,
+    lock: Lock,
 }
 
 fn begin() -> Result<Begun, (Code, String)> {
@@ -109,7 +110,7 @@ fn begin() -> Result<Begun, (Code, String)> {
     let bootstrap = Bootstrap::document(&kept).and_then(|document| Bootstrap::parse(&document)).map_err(bad)?;
     // Gone for everyone who has inherited the descriptor.
     kept.set_len(0).map_err(|e| internal("forgetting the bootstrap", e))?;
-    Ok(Begun { bootstrap, guardian, launcher, _lock: lock })
+    Ok(Begun { bootstrap, guardian, launcher, lock })
 }
 
 /// Puts the document where a fork does not copy it.
@@ -122,7 +123,8 @@ fn keep(document: &[u8]) -> std::io::Result<File> {
 }
 
 fn run(begun: Begun) -> ExitCode {
-    let directory = begun.bootstrap.directory.clone();
+    let Begun { bootstrap, guardian, launcher, lock } = begun;
+    let directory = bootstrap.directory.clone();
     log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -132,13 +134,13 @@ fn run(begun: Begun) -> ExitCode {
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(live(begun));
+            let ended = runtime.block_on(live(bootstrap, guardian, launcher));
             runtime.shutdown_background();
             ended
         }
         Err(error) => Err(Fatal::internal("Internal", format!("the runtime did not start: {error}"))),
     };
-    match ended {
+    let code = match ended {
         Ok(()) => Code::Ended.into(),
         Err(fatal) => {
             tracing::error!(code = fatal.code, "{fatal}");
@@ -148,7 +150,10 @@ fn run(begun: Begun) -> ExitCode {
                 FatalKind::Internal => Code::Internal.into(),
             }
         }
-    }
+    };
+    // A driver that finds the lock free looks for the reason, also where no guardian holds it.
+    drop(lock);
+    code
 }
 
 /// Standard error is `supervisor.log` in the sandbox's directory.
@@ -157,8 +162,7 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-async fn live(begun: Begun) -> Result<(), Fatal> {
-    let Begun { bootstrap, guardian, launcher, _lock } = begun;
+async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher) -> Result<(), Fatal> {
     let instance_id = uuid::Uuid::new_v4().to_string();
     files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
@@ -170,13 +174,17 @@ async fn live(begun: Begun) -> Result<(), Fatal> {
     let early = session::connect_early(&identity);
     let (audit, queue) = Audit::new(AuditLimit::default());
     let gone = CancellationToken::new();
+    let without_guardian = gone.clone();
+    guardian
+        .watch(move || without_guardian.cancel())
+        .map_err(|error| Fatal::internal("Internal", format!("the guardian cannot be watched: {error}")))?;
     let run_as = run_as.map(|r| confine::RunAs { uid: r.uid, gid: r.gid });
     let mut protected = protected_paths;
     // Whatever the driver says: the log, the lock and the records are not the agent's.
     protected.push(directory.clone());
     let place = Place { directory, workspace, run_as, protected };
     let sandbox = assemble(place, launcher, audit, gone.clone())?;
-    until_the_end(&identity, early, &sandbox, &queue, &gone).await
+    until_the_end(&identity, early, &sandbox, &queue, &gone, &guardian).await
 }
 
 fn assemble(place: Place, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
@@ -199,6 +207,7 @@ async fn until_the_end(
     sandbox: &Sandbox,
     queue: &AuditQueue,
     gone: &CancellationToken,
+    guardian: &Guardian,
 ) -> Result<(), Fatal> {
     let finish = CancellationToken::new();
     let session = session::run(identity, early, sandbox, queue, &finish);
@@ -235,7 +244,12 @@ async fn until_the_end(
             tokio::join!(stopping, session);
             return Ok(());
         }
-        () = gone.cancelled() => Fatal::internal("LauncherDied", "the launcher ended, and every process of the sandbox with it"),
+        // Whoever watches the guardian kills the launcher too.
+        () = gone.cancelled() => if guardian.ended() {
+            Fatal::internal("GuardianDied", "the guardian was killed, and every process of the sandbox was ended after it")
+        } else {
+            Fatal::internal("LauncherDied", "the launcher ended, and every process of the sandbox with it")
+        },
     };
     sandbox.failed(&fatal);
     finish.cancel();

@@ -16,7 +16,6 @@
 //! ```
 
 use std::{
-    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
@@ -40,13 +39,14 @@ use super::{
     answer::{Answer, Answered, DONE, Errno},
     caller::Caller,
     local,
+    sources::Sources,
     table::Socket,
     tcp::DNS,
 };
 use crate::{
     confine::{Wall, queued_bytes, watch},
     egress::identity::Identity,
-    limits::broker::{BUFFERS_PER_MESSAGE, DATAGRAM_BYTES, DATAGRAMS_PER_CALL, STILL_THERE},
+    limits::broker::{BUFFERS_PER_MESSAGE, DATAGRAM_BYTES, DATAGRAMS_PER_CALL, DATAGRAMS_PER_TURN, STILL_THERE},
 };
 
 /// Sizes and offsets of `struct msghdr` and `struct mmsghdr` on 64-bit Linux.
@@ -85,9 +85,8 @@ struct State {
     path: Option<Arc<OwnedFd>>,
     /// Who connected it; plain writes are theirs.
     identity: Option<Arc<Identity>>,
-    /// Senders and sizes of what waits at the agent's end, oldest first. Plain reads take
-    /// datagrams without us: see [`Datagram::sync`].
-    sources: VecDeque<(SocketAddr, usize)>,
+    /// Senders of what waits at the agent's end.
+    sources: Sources,
 }
 
 /// Whether a receive waits.
@@ -126,7 +125,11 @@ pub(super) fn make(shared: &Arc<Shared>, kind: Kind) -> Result<(Arc<OwnedFd>, So
 
 /// Carries what the agent writes, until every copy of its end is closed.
 async fn read_outside(shared: std::sync::Weak<Shared>, datagram: std::sync::Weak<Datagram>, ready: AsyncFd<Arc<OwnedFd>>) {
-    loop {
+    for turn in 1_usize.. {
+        if turn.is_multiple_of(DATAGRAMS_PER_TURN) {
+            // Whoever never stops writing would have this thread of the runtime to himself.
+            tokio::task::yield_now().await;
+        }
         let Ok(mut guard) = ready.readable().await else { return };
         let read = guard.try_io(|fd| {
             let mut buffer = vec![0; DATAGRAM_BYTES];
@@ -295,35 +298,31 @@ impl Datagram {
         if state.peer.is_some_and(|peer| canonical(peer) != canonical(source)) {
             return;
         }
+        state.sources.sync(self.queued());
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         if rustix::net::send(&self.outside, bytes, flags).is_ok() {
-            state.sources.push_back((source, bytes.len()));
+            state.sources.push(source, bytes.len());
             drop(state);
             self.arrived.notify_waiters();
         }
     }
 
-    /// Forgets the senders of datagrams that the agent has read without us.
-    fn sync(&self, state: &mut State) {
-        let queued = queued_bytes(std::os::fd::AsFd::as_fd(&*self.inside));
-        let mut known: usize = state.sources.iter().map(|(_, length)| length).sum();
-        while known > queued {
-            let Some((_, length)) = state.sources.pop_front() else { return };
-            known -= length;
-        }
+    /// Bytes that wait at the agent's end.
+    fn queued(&self) -> usize {
+        queued_bytes(std::os::fd::AsFd::as_fd(&*self.inside))
     }
 
     fn receive(&self, room: usize, flags: i32) -> Result<Received, Errno> {
         let mut state = self.state.lock();
-        self.sync(&mut state);
+        state.sources.sync(self.queued());
         let peek = flags & libc::MSG_PEEK != 0;
         let mut asked = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         asked.set(RecvFlags::PEEK, peek);
         let mut bytes = vec![0; room.min(DATAGRAM_BYTES)];
         let (_, length) = rustix::net::recv(&*self.inside, &mut bytes[..], asked)?;
         bytes.truncate(length);
-        let source = if peek { state.sources.front().copied() } else { state.sources.pop_front() };
-        Ok(Received { bytes, length, source: source.map(|(source, _)| source).or(state.peer) })
+        let source = if peek { state.sources.peek() } else { state.sources.pop() };
+        Ok(Received { bytes, length, source: source.or(state.peer) })
     }
 
     /// Whether a call with these flags waits, and how long at most.

@@ -54,10 +54,14 @@ pub(super) fn make(kind: SocketType) -> Result<(Arc<OwnedFd>, Socket), Errno> {
 }
 
 impl UnixSocket {
-    /// `listen(2)`.
+    /// `listen(2)`. The kernel read the name of `bind` again after we had; here it is as it is.
     pub(super) fn listen(&self, backlog: i32) -> Answered {
         let mut socket = self.socket.lock();
         if let Some(open) = socket.as_ref() {
+            let name = SocketAddrUnix::try_from(rustix::net::getsockname(open)?)?;
+            if Wall::UnixPath.stands() && name.abstract_name().is_some() {
+                return Err(Errno(libc::EACCES));
+            }
             rustix::net::listen(open, backlog)?;
         }
         *socket = None;
@@ -66,7 +70,8 @@ impl UnixSocket {
 }
 
 /// `bind(2)`: the kernel makes the path, with the agent's rights and under Landlock. Abstract names
-/// are shared with everybody in a network namespace.
+/// are shared with everybody in a network namespace; one that was slipped in after this look is
+/// found by `listen`, without which nobody reaches it.
 pub(super) fn bind(address: &Address) -> Answered {
     match address {
         Address::Path(_) => Ok(Answer::Proceed),
@@ -85,8 +90,8 @@ pub(super) fn connect(shared: &Arc<Shared>, caller: &Caller<'_>, entry: &Arc<Ent
     let target = open(shared, caller, address)?;
     let permit = shared.connects()?;
     let (shared, entry, id) = (Arc::clone(shared), Arc::clone(entry), caller.id());
-    let runtime = shared.runtime.clone();
-    runtime.spawn_blocking(move || {
+    let own = Arc::clone(&shared);
+    let begun = own.waits.run(move || {
         let result = as_agent(shared.listener.run_as(), || join(&shared, id, &socket, &target));
         if let (Ok(_), Socket::Unix(unix)) = (&result, &entry.socket) {
             *unix.socket.lock() = None;
@@ -95,7 +100,7 @@ pub(super) fn connect(shared: &Arc<Shared>, caller: &Caller<'_>, entry: &Arc<Ent
         drop(permit);
         shared.answer(id, result);
     });
-    Ok(Answer::Taken)
+    begun.map(|_| Answer::Taken).ok_or(Errno(libc::EAGAIN))
 }
 
 /// Connects in short tries, so that a caller that is killed takes its connect with it.

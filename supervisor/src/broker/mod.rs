@@ -11,6 +11,7 @@
 //!  caller.rs     memory and descriptors of the caller, read once
 //!  loopback.rs   the sandbox's own addresses
 //!  rendezvous.rs a connect that was allowed meets its connection
+//!  waits.rs      threads for what the agent can make hang
 //! ```
 //!
 //! A `connect` is never left to the kernel: what we looked at could have changed when the kernel
@@ -29,8 +30,10 @@ mod dns;
 mod local;
 mod loopback;
 mod rendezvous;
+mod sources;
 mod table;
 mod tcp;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +57,7 @@ use self::{
     loopback::Loopback,
     rendezvous::Rendezvous,
     table::Table,
+    waits::Waits,
 };
 use crate::{
     confine::Listener,
@@ -74,6 +78,7 @@ struct Shared {
     connecting: Arc<Semaphore>,
     receives: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    waits: Waits,
     ended: AtomicBool,
 }
 
@@ -113,7 +118,6 @@ impl std::fmt::Debug for BrokerHandle {
 impl Broker {
     /// Starts answering. Threads of its own wait for the calls; what takes time runs on `runtime`.
     pub fn start(listener: Listener, egress: Arc<dyn Egress>, identities: Arc<Identities>, runtime: Handle) -> io::Result<BrokerHandle> {
-        raise_descriptor_limit();
         listener.wake_synchronously();
         let (loopback, accepting) = Loopback::claim(&listener)?;
         accepting.set_nonblocking(true)?;
@@ -132,6 +136,7 @@ impl Broker {
             connecting: Arc::new(Semaphore::new(CONNECTS)),
             receives: Arc::new(Semaphore::new(RECEIVES)),
             queries: Arc::new(Semaphore::new(QUERIES)),
+            waits: Waits::new()?,
             ended: AtomicBool::new(false),
         });
         if shared.listener.listens() {
@@ -178,12 +183,4 @@ async fn housekeeping(shared: Arc<Shared>) {
             let _ = tokio::task::spawn_blocking(move || shared.table.collect()).await;
         }
     }
-}
-
-/// As many descriptors as we may have: the agent's sockets are held by us too.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Fewer only means that the table is smaller.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

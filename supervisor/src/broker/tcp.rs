@@ -17,7 +17,11 @@ use std::{
 
 use futures::future::{Either, select};
 use parking_lot::Mutex;
-use rustix::{fs::OFlags, net::sockopt};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::OFlags,
+    net::sockopt,
+};
 
 use super::{
     Shared,
@@ -91,11 +95,11 @@ pub(super) fn make(shared: &Shared, family: Family) -> Result<(Arc<OwnedFd>, Soc
 }
 
 impl TcpSocket {
-    /// The port of a listener that takes connections on this side.
-    fn listens(&self, wanted: u16, side: Side) -> Option<Side> {
+    /// Which side a listener for this port and side is bound to, and our copy of it if we hold one.
+    fn listens(&self, wanted: u16, side: Side) -> Option<(Side, Option<Arc<OwnedFd>>)> {
         let state = self.state.lock();
         let (Phase::Listening { port }, Some(bound)) = (state.phase, state.side) else { return None };
-        (port == wanted && (bound == side || state.dual)).then_some(bound)
+        (port == wanted && (bound == side || state.dual)).then(|| (bound, state.socket.clone()))
     }
 
     /// `bind(2)`.
@@ -270,11 +274,11 @@ pub(super) fn connect(shared: &Arc<Shared>, caller: &Caller<'_>, entry: &Arc<Ent
     let started = Connect { shared: Arc::clone(shared), entry: Arc::clone(entry), socket, patience, id: caller.id(), asked, identity };
     let result = if destination.port() == DNS && Wall::BrokerDecision.stands() {
         let service = dns::service(shared, &started.identity);
-        started.finish(service)
+        started.later(|connect| connect.finish(service))
     } else if is_loopback(destination.ip()) {
         started.into_loopback(destination)
     } else {
-        return started.elsewhere(destination);
+        started.later(move |connect| connect.decide(destination))
     };
     if result.is_err() {
         tcp.abort();
@@ -301,40 +305,48 @@ impl Connect {
         }
     }
 
+    /// Goes on in a task of its own. The socket is free again if nothing came of it.
+    fn later<F: Future<Output = Answered> + Send>(self, work: impl FnOnce(Self) -> F + Send + 'static) -> Answered {
+        let permit = self.shared.connects()?;
+        let runtime = self.shared.runtime.clone();
+        runtime.spawn(async move {
+            let _permit = permit;
+            let (shared, entry, id) = (Arc::clone(&self.shared), Arc::clone(&self.entry), self.id);
+            let result = work(self).await;
+            if let (Err(errno), Socket::Tcp(tcp)) = (&result, &entry.socket)
+                && errno.0 != libc::EINPROGRESS
+            {
+                tcp.abort();
+            }
+            shared.answer(id, result);
+        });
+        Ok(Answer::Taken)
+    }
+
+    /// Does what may hang where nobody but the agent waits for it.
+    async fn waiting(self, work: impl FnOnce(Self) -> Answered + Send + 'static) -> Answered {
+        let shared = Arc::clone(&self.shared);
+        let Some(begun) = shared.waits.run(move || work(self)) else { return Err(Errno(libc::EAGAIN)) };
+        begun.await.unwrap_or(Err(Errno(libc::EIO)))
+    }
+
     /// To a listener of this sandbox.
     fn into_loopback(self, destination: SocketAddr) -> Answered {
-        let target = if Wall::PrivateLoopback.stands() {
+        let (target, hold) = if Wall::PrivateLoopback.stands() {
             let side = if destination.is_ipv4() { Side::V4 } else { Side::V6 };
-            let Some(target) = listener(&self.shared, self.tcp()?.family, destination.port(), side) else {
+            let Some(found) = listener(&self.shared, self.tcp()?.family, destination.port(), side) else {
                 let reason = "nothing in this sandbox listens there, and nothing else on loopback is within reach";
                 self.shared.egress.refused(Some(Arc::clone(&self.identity)), "loopback", &destination.to_string(), reason);
                 return Err(Errno(libc::ECONNREFUSED));
             };
-            target
+            found
         } else {
-            self.asked
+            (self.asked, None)
         };
-        match self.patience {
-            Patience::Returns => self.join(target),
-            // The listener's backlog may be full: that is its client's time and not a thread's of ours.
-            Patience::Waits => {
-                let permit = self.shared.connects()?;
-                let runtime = self.shared.runtime.clone();
-                runtime.spawn_blocking(move || {
-                    let (shared, entry, id) = (Arc::clone(&self.shared), Arc::clone(&self.entry), self.id);
-                    let result = self.join(target);
-                    drop(permit);
-                    if let (Err(_), Socket::Tcp(tcp)) = (&result, &entry.socket) {
-                        tcp.abort();
-                    }
-                    shared.answer(id, result);
-                });
-                Ok(Answer::Taken)
-            }
-        }
+        self.later(move |connect| connect.waiting(move |connect| connect.join(target, hold)))
     }
 
-    fn join(&self, target: SocketAddr) -> Answered {
+    fn join(&self, target: SocketAddr, hold: Option<Arc<OwnedFd>>) -> Answered {
         let tcp = self.tcp()?;
         let in_progress = if Wall::PrivateLoopback.stands() {
             tcp.connect_inside(&self.shared, &self.socket, target)?
@@ -346,32 +358,18 @@ impl Connect {
             }
         };
         tcp.connected(self.asked, local_port(&self.socket)?);
-        if in_progress { Err(Errno(libc::EINPROGRESS)) } else { DONE }
-    }
-
-    /// Out of the sandbox, if egress says so. Egress decides and dials first, so that the agent sees
-    /// the real error.
-    fn elsewhere(self, destination: SocketAddr) -> Answered {
-        let permit = match self.shared.connects() {
-            Ok(permit) => permit,
-            Err(errno) => {
-                self.tcp()?.abort();
-                return Err(errno);
-            }
-        };
-        let runtime = self.shared.runtime.clone();
-        runtime.spawn(async move {
-            let _permit = permit;
-            let (shared, entry, id) = (Arc::clone(&self.shared), Arc::clone(&self.entry), self.id);
-            let result = self.decide(destination).await;
-            if let (Err(errno), Socket::Tcp(tcp)) = (&result, &entry.socket)
-                && errno.0 != libc::EINPROGRESS
-            {
-                tcp.abort();
-            }
-            shared.answer(id, result);
-        });
-        Ok(Answer::Taken)
+        if !in_progress {
+            return DONE;
+        }
+        if let Some(hold) = hold {
+            self.shared.answer(self.id, Err(Errno(libc::EINPROGRESS)));
+            // The backlog may be full. Until the kernel's last try the port must be the agent's.
+            let mut set = [PollFd::new(&*self.socket, PollFlags::OUT)];
+            let _ = rustix::io::retry_on_intr(|| poll(&mut set, None));
+            drop(hold);
+            return Ok(Answer::Taken);
+        }
+        Err(Errno(libc::EINPROGRESS))
     }
 
     async fn decide(self, destination: SocketAddr) -> Answered {
@@ -383,7 +381,7 @@ impl Connect {
         let opened = match self.patience {
             Patience::Returns => match tokio::time::timeout(CONNECT_HEAD_START, &mut opening).await {
                 Ok(opened) => opened,
-                Err(_) => return self.finish(Service::Opening(opening)),
+                Err(_) => return self.finish(Service::Opening(opening)).await,
             },
             Patience::Waits => loop {
                 match select(&mut opening, pin!(tokio::time::sleep(STILL_THERE))).await {
@@ -394,13 +392,17 @@ impl Connect {
             },
         };
         match opened {
-            Ok(flow) => self.finish(Service::Flow(flow)),
+            Ok(flow) => self.finish(Service::Flow(flow)).await,
             Err(refusal) => Err(refusal.errno.into()),
         }
     }
 
     /// Connects the agent's own socket to where we accept, and registers what serves it.
-    fn finish(&self, service: Service) -> Answered {
+    async fn finish(self, service: Service) -> Answered {
+        self.waiting(move |connect| connect.meet(service)).await
+    }
+
+    fn meet(&self, service: Service) -> Answered {
         if !self.shared.listener.pending(self.id) {
             return Err(Errno(libc::EINTR));
         }
@@ -414,19 +416,25 @@ impl Connect {
     }
 }
 
-/// Where a listener of this sandbox is.
-pub(super) fn listener(shared: &Shared, family: Family, port: u16, side: Side) -> Option<SocketAddr> {
-    let (inode, bound) = shared.table.find(|entry| match &entry.socket {
-        Socket::Tcp(tcp) => tcp.listens(port, side).map(|bound| (entry.inode, bound)),
+/// Where a listener of this sandbox is. In the supervisor's network namespace with our copy of it,
+/// to be held until the connection is made: the port must be the agent's meanwhile, or whoever
+/// listens on every address of the host would answer there.
+pub(super) fn listener(shared: &Shared, family: Family, port: u16, side: Side) -> Option<(SocketAddr, Option<Arc<OwnedFd>>)> {
+    let (inode, bound, hold) = shared.table.find(|entry| match &entry.socket {
+        Socket::Tcp(tcp) => tcp.listens(port, side).map(|(bound, hold)| (entry.inode, bound, hold)),
         Socket::Unix(_) | Socket::Datagram(_) => None,
     })?;
-    // In the supervisor's network namespace the port must still be the agent's: a copy of ours
-    // keeps it from everybody else until we have looked.
-    if !shared.listener.own_network() && !shared.table.is_held(inode).unwrap_or(false) {
-        shared.table.remove(inode);
-        return None;
+    if !shared.listener.own_network() {
+        if !shared.table.is_held(inode).unwrap_or(false) {
+            shared.table.remove(inode);
+            return None;
+        }
+        // shutdown(2) ends a listener that is still held.
+        if !hold.as_ref().is_some_and(|socket| sockopt::socket_acceptconn(socket).unwrap_or(false)) {
+            return None;
+        }
     }
-    Some(SocketAddr::new(shared.loopback.own(family, bound), port))
+    Some((SocketAddr::new(shared.loopback.own(family, bound), port), hold))
 }
 
 fn local_address(socket: &OwnedFd) -> Result<SocketAddr, Errno> {
@@ -458,7 +466,7 @@ async fn undecided(destination: SocketAddr) -> Result<Box<dyn Flow>, Refusal> {
 /// Connects to a server inside the sandbox.
 pub(super) fn dial(shared: &Shared, port: u16) -> io::Result<std::net::TcpStream> {
     let target = [Side::V4, Side::V6].into_iter().find_map(|side| listener(shared, Family::V4, port, side));
-    let target = target.ok_or(io::ErrorKind::ConnectionRefused)?;
+    let (target, _hold) = target.ok_or(io::ErrorKind::ConnectionRefused)?;
     let socket = socket2::Socket::from(shared.listener.make_socket(SocketKind::Tcp4)?);
     socket.connect_timeout(&target.into(), crate::limits::broker::DIAL_INSIDE_TIME)?;
     Ok(socket.into())

@@ -6,7 +6,9 @@ use super::{
     address::{Address, Family, canonical, encode, is_loopback},
     answer::Errno,
     caller::socket_inode,
+    sources::Sources,
 };
+use crate::limits::broker::SENDERS;
 
 #[test]
 fn addresses_in_the_kernels_layout() {
@@ -38,6 +40,26 @@ fn sockets_by_inode() {
     assert_eq!(socket_inode("socket:[4711]"), Some(4711));
     assert_eq!(socket_inode("/tmp/socket:[4711]"), None);
     assert_eq!(socket_inode("pipe:[4711]"), None);
+}
+
+#[test]
+fn senders_are_bounded_whatever_is_read_without_us() {
+    let source: SocketAddr = "127.0.0.1:7".parse().unwrap();
+    let mut sources = Sources::default();
+    for _ in 0..100_000 {
+        // One byte waits, as after a plain read of the one before.
+        sources.sync(1);
+        sources.push(source, 1);
+    }
+    assert!(sources.len() <= 2, "{}", sources.len());
+    for _ in 0..100_000 {
+        // Without bytes nothing tells that it was read.
+        sources.sync(0);
+        sources.push(source, 0);
+    }
+    assert_eq!(sources.len(), SENDERS);
+    sources.sync(0);
+    assert_eq!((sources.peek(), sources.pop()), (Some(source), Some(source)));
 }
 
 proptest! {

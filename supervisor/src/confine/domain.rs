@@ -21,8 +21,8 @@ pub struct Domain {
     pub run_as: Option<RunAs>,
     /// The agent's working directory and home. Always granted read-write.
     pub workspace: PathBuf,
-    /// The sandbox's own directory: `tmp/` in it is the agent's private `/tmp`, `trust/` in it is
-    /// readable by the agent when it exists.
+    /// The sandbox's own directory: `tmp/` in it is the agent's private `/tmp`, `var-tmp/` its
+    /// `/var/tmp` if that is granted, `trust/` in it is readable by the agent when it exists.
     pub directory: PathBuf,
     /// Paths that no grant may cover or lie in, the sandbox's own `workspace`, `tmp` and `trust` aside.
     pub protected: Vec<PathBuf>,
@@ -167,18 +167,43 @@ impl Domain {
         self.directory.join("trust")
     }
 
-    /// Makes the sandbox's own `/tmp`, if the driver has not.
+    /// The agent's own `/var/tmp`, if a grant covers that. One directory for both would let a
+    /// grant of one open the other.
+    pub(crate) fn var_temporary(&self) -> Option<PathBuf> {
+        let granted = self.read_only.iter().chain(&self.read_write).any(|grant| Path::new("/var/tmp").starts_with(grant));
+        granted.then(|| self.directory.join("var-tmp"))
+    }
+
+    /// Makes the sandbox's own `/tmp`, if the driver has not, and its `/var/tmp`.
     pub(crate) fn make_temporary(&self) -> Result<(), ConfineError> {
         use std::os::unix::fs::{DirBuilderExt as _, chown};
-        let path = self.temporary();
-        if path.is_dir() {
-            return Ok(());
+        for path in [Some(self.temporary()), self.var_temporary()].into_iter().flatten().filter(|path| !path.is_dir()) {
+            let make = || {
+                std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+                self.run_as.map_or(Ok(()), |run_as| chown(&path, Some(run_as.uid), Some(run_as.gid)))
+            };
+            make().map_err(|error| ConfineError::internal(&format!("making {}", path.display()), error))?;
         }
-        let make = || {
-            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-            self.run_as.map_or(Ok(()), |run_as| chown(&path, Some(run_as.uid), Some(run_as.gid)))
-        };
-        make().map_err(|error| ConfineError::internal(&format!("making {}", path.display()), error))
+        Ok(())
+    }
+
+    /// Where the wall of the agent's own user is down the agent is whoever the supervisor is, so
+    /// the directories that the driver gave to that user become the supervisor's: root without
+    /// capabilities could not enter them.
+    #[cfg(feature = "ablation")]
+    pub(crate) fn without_a_user_of_its_own(&self) -> Result<Self, ConfineError> {
+        let mut domain = self.clone();
+        if super::Wall::RunAs.stands() || domain.run_as.take().is_none() {
+            return Ok(domain);
+        }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        for path in [&domain.workspace, &domain.temporary()] {
+            if path.exists() {
+                std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+                    .map_err(|error| ConfineError::internal(&format!("taking {} over", path.display()), error))?;
+            }
+        }
+        Ok(domain)
     }
 
     /// What is granted. Without a mount namespace a grant of a directory that others on the

@@ -3,14 +3,20 @@
 //! It is the first process, a child subreaper outside the agent's domain, and does nothing but
 //! wait. `PDEATHSIG` reaches one generation; a daemon that forked twice is reparented to the guardian
 //! when everything between them is gone, and found there.
+//!
+//! Either of the two is enough: the supervisor is a subreaper as well, watches the guardian, and
+//! ends the sandbox when it is gone ([`Guardian::watch`]). If both are killed at once, the control
+//! process notices that nobody asks any more.
 
-use std::{io, os::fd::AsFd as _};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{
-        DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getppid, set_child_subreaper, set_dumpable_behavior,
-        set_parent_process_death_signal, wait,
+        DumpableBehavior, Pid, PidfdFlags, WaitOptions, WaitStatus, getppid, pidfd_open, set_child_subreaper, set_dumpable_behavior, wait,
     },
 };
 
@@ -24,6 +30,7 @@ use super::{
 #[derive(Debug)]
 pub struct Guardian {
     pid: Pid,
+    process: OwnedFd,
 }
 
 impl Guardian {
@@ -31,12 +38,34 @@ impl Guardian {
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get() as u32
     }
+
+    /// Whether it was killed: it never ends before the supervisor.
+    pub fn ended(&self) -> bool {
+        ended(&self.process, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    /// From now on every process below this one is killed when the guardian ends, and `then` is
+    /// called. To be called after the last fork: it starts a thread, which depends on no runtime.
+    pub fn watch(&self, then: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let process = self.process.try_clone()?;
+        std::thread::Builder::new().name("guardian-watch".to_owned()).spawn(move || {
+            while !ended(&process, None) {}
+            kill_descendants();
+            then();
+        })?;
+        Ok(())
+    }
+}
+
+fn ended(process: &OwnedFd, time: Option<&Timespec>) -> bool {
+    let mut set = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut set, time).is_ok_and(|ready| ready > 0)
 }
 
 /// Forks. The parent becomes the guardian and never returns: it passes on `SIGTERM`, `SIGINT`
 /// and `SIGHUP`, and when its child has ended it kills every process below it and exits with the child's
-/// code (128 and the signal, if one ended it). The child returns and goes on as the supervisor;
-/// it dies with the guardian. To be called first of all, while the process has one thread.
+/// code (128 and the signal, if one ended it). The child returns and goes on as the supervisor.
+/// To be called first of all, while the process has one thread.
 pub fn enter() -> io::Result<Guardian> {
     let guardian = rustix::process::getpid();
     let signals = sys::signal_descriptor(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
@@ -46,13 +75,14 @@ pub fn enter() -> io::Result<Guardian> {
             sys::reset_signals();
             // Rust's runtime ignores it; reset_signals has undone that.
             ignore_broken_pipes();
-            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // Opened before the look at the parent, so that it cannot be somebody else's number.
+            let process = pidfd_open(guardian, PidfdFlags::empty());
             if getppid() != Some(guardian) {
                 sys::exit_now(128 + libc::SIGKILL);
             }
             harden()?;
-            set_child_subreaper(Some(guardian))?;
-            Ok(Guardian { pid: guardian })
+            set_child_subreaper(Some(rustix::process::getpid()))?;
+            Ok(Guardian { pid: guardian, process: process? })
         }
         Forked::Parent(supervisor) => {
             // Failures here leave a guardian that still waits; nothing is weaker for it.
@@ -76,7 +106,7 @@ pub(super) fn ignore_broken_pipes() {
     sys::ignore(libc::SIGPIPE);
 }
 
-fn guard(supervisor: Pid, signals: &std::os::fd::OwnedFd) -> ! {
+fn guard(supervisor: Pid, signals: &OwnedFd) -> ! {
     loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == supervisor {

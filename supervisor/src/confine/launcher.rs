@@ -26,7 +26,7 @@ use super::{
     domain::{ConfineError, Domain, Enforcement, Tmp},
     guardian,
     listener::Listener,
-    probe,
+    privileges, probe,
     sys::{self, Forked},
     wire::{self, Confined, ConfinedBody, Ended, Request, SpawnBody, Status, Terminal},
 };
@@ -140,6 +140,8 @@ impl Launcher {
             Forked::Parent(process) => {
                 drop((control_inside, events_inside));
                 guardian::harden()?;
+                // After the fork: what the launcher starts keeps the limit that its programs expect.
+                privileges::raise_descriptor_limit();
                 let (ended, exits) = mpsc::channel(EXITS);
                 Ok(Self {
                     control,
@@ -163,6 +165,8 @@ impl Launcher {
         if let Some(reason) = probe::refusal() {
             return Err(ConfineError::new("KernelTooOld", format!("{} ({})", reason.message, reason.fix)));
         }
+        #[cfg(feature = "ablation")]
+        let domain = &domain.without_a_user_of_its_own()?;
         domain.check()?;
         domain.make_temporary()?;
         let body = wire::store(domain).map_err(internal)?;

@@ -40,6 +40,9 @@ pub(super) fn enter(attempt: Attempt) -> io::Result<()> {
     if attempt.pid {
         flags |= libc::CLONE_NEWPID;
     }
+    if attempt.mount {
+        flags |= libc::CLONE_NEWIPC;
+    }
     sys::unshare(flags)?;
     if attempt.network {
         sys::device_up(c"lo")?;
@@ -58,8 +61,9 @@ fn user_namespace() -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-/// The zygote's mounts: private `/tmp`, `/run` and shared memory masked, directories above the
-/// workspace that the agent's user may not enter replaced, a `/proc` of its own.
+/// The zygote's mounts: private `/tmp` and, if it is granted, `/var/tmp`; `/run`, shared memory and
+/// an ungranted `/var/tmp` masked, directories above the workspace that the agent's user may not
+/// enter replaced, a `/proc` of its own.
 pub(super) fn mounts(domain: &Domain, attempt: Attempt) -> Result<(), ConfineError> {
     make(domain, attempt).map_err(|(step, error)| ConfineError::new(UNAVAILABLE, format!("{step}: {error}")))
 }
@@ -72,14 +76,20 @@ fn make(domain: &Domain, attempt: Attempt) -> Result<(), (String, io::Error)> {
     sys::unshare(libc::CLONE_NEWNS).map_err(at("mount namespace"))?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(|e| ("private mounts".to_owned(), e.into()))?;
     let kept = Kept::open(domain);
-    let tmp = open_path(&domain.temporary()).map_err(at("open the sandbox's tmp"))?;
-    for target in ["/tmp", "/var/tmp"].map(Path::new) {
-        if real_directory(target) {
-            bind(&tmp, target).map_err(at("private /tmp"))?;
-            kept.restore_below(target).map_err(at("paths below /tmp"))?;
-        }
+    let mut own = vec![("/tmp", domain.temporary())];
+    let mut masked = vec![("/run", c"mode=0755,size=16m"), ("/dev/shm", c"mode=1777,size=50%")];
+    match domain.var_temporary() {
+        Some(path) => own.push(("/var/tmp", path)),
+        None => masked.push(("/var/tmp", c"mode=0755,size=1m")),
     }
-    for (target, options) in [("/run", c"mode=0755,size=16m"), ("/dev/shm", c"mode=1777,size=50%")] {
+    // Opened before the first of them is mounted over: they may lie in one another.
+    let open = |(target, path): (_, PathBuf)| Ok((Path::new(target), open_path(&path)?));
+    let own: Vec<(&Path, OwnedFd)> = own.into_iter().map(open).collect::<io::Result<_>>().map_err(at("open the sandbox's tmp"))?;
+    for (target, directory) in own.iter().filter(|(target, _)| real_directory(target)) {
+        bind(directory, target).map_err(at("private /tmp"))?;
+        kept.restore_below(target).map_err(at("paths below /tmp"))?;
+    }
+    for (target, options) in masked {
         let target = Path::new(target);
         if real_directory(target) {
             memory(target, options).map_err(at("mask a shared directory"))?;

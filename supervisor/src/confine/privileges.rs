@@ -18,6 +18,13 @@ pub(super) fn limit_resources() -> io::Result<()> {
     sys::limit(Resource::Core, Some(0), Some(0))
 }
 
+/// As many descriptors as this process may have: the supervisor holds the agent's sockets too.
+pub(super) fn raise_descriptor_limit() {
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+    // Fewer only means that the tables that hold them are smaller.
+    let _ = sys::limit(Resource::Nofile, hard, hard);
+}
+
 /// Becomes `run_as` and drops every capability; checks that nothing comes back. This process has
 /// one thread, so thread-wide is process-wide.
 pub(super) fn drop_all(run_as: Option<RunAs>) -> io::Result<()> {
@@ -35,7 +42,7 @@ pub(super) fn drop_all(run_as: Option<RunAs>) -> io::Result<()> {
         }
         clear_ambient_capability_set()?;
     }
-    if let Some(RunAs { uid, gid }) = run_as.filter(|_| Wall::RunAs.stands()) {
+    if let Some(RunAs { uid, gid }) = run_as {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         set_thread_groups(&[])?;
         set_thread_res_gid(gid, gid, gid)?;
@@ -57,7 +64,7 @@ fn verify(run_as: Option<RunAs>) -> io::Result<()> {
             return Err(io::Error::other("capabilities are left after all were dropped"));
         }
     }
-    if let Some(run_as) = run_as.filter(|_| Wall::RunAs.stands() && Wall::Capabilities.stands()) {
+    if let Some(run_as) = run_as.filter(|_| Wall::Capabilities.stands()) {
         let ids = (rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw(), rustix::process::getgid().as_raw());
         if ids != (run_as.uid, run_as.uid, run_as.gid) {
             return Err(io::Error::other(format!("ids are {ids:?} after becoming {run_as:?}")));

@@ -19,8 +19,11 @@ use super::{
     ablation::Wall,
     child,
     control::Attempt,
-    domain::{ConfineError, Domain, Enforcement, Tmp},
-    filter::{self, deny::SignalScope},
+    domain::{ConfineError, Domain, Enforcement, Host, Tmp},
+    filter::{
+        self,
+        deny::{Ipc, SignalScope},
+    },
     guardian::{exit_code, harden},
     landlock::{self, Grants},
     namespaces, privileges, probe,
@@ -64,7 +67,8 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
     let kernel = probe::Kernel::look();
     let abi = landlock::enter(grants, domain.landlock)?;
     let scope = if abi >= 6 { SignalScope::ByLandlock } else { SignalScope::ByNumber { supervisor } };
-    for program in filter::deny::programs(scope).map_err(|error| ConfineError::internal("compiling the deny filter", error))? {
+    let ipc = if attempt.mount || domain.host == Host::Own { Ipc::Own } else { Ipc::Shared };
+    for program in filter::deny::programs(scope, ipc).map_err(|error| ConfineError::internal("compiling the deny filter", error))? {
         sys::install_filter(&program, Listen::No).map_err(internal("installing the deny filter"))?;
     }
     let listen = if Wall::NotifyFilter.stands() { Listen::Yes } else { Listen::No };

@@ -24,6 +24,10 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("destinations are not swapped", swapped),
     ("sockets without end are EMFILE and come back", exhaustion),
     ("asyncio makes many connections", asyncio),
+    ("connects that hang hold up nobody else", hanging),
+    ("a flood of datagrams holds up nobody else", flood),
+    ("racing a bind makes no abstract listener", abstract_race),
+    ("a listener that was shut down lends its port to nobody", shut_down),
 ];
 
 fn allowed(setting: Setting) {
@@ -453,4 +457,106 @@ asyncio.run(main())
     .allow("198.18.0.77:8080", target)
     .run()
     .ok();
+}
+
+/// An agent can make its own connects hang: its sockets drop what answers them, its listeners
+/// accept nothing. That is its own time and none of the supervisor's.
+fn hanging(setting: Setting) {
+    let target = server("hello");
+    Sandbox::python(
+        "
+signal.alarm(20)
+nothing = ctypes.create_string_buffer(struct.pack('=HBBI', 6, 0, 0, 0))
+def deaf():
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, 26, struct.pack('=H6xQ', 1, ctypes.addressof(nothing))); s.connect(('203.0.113.5', 4000))
+full = socket.socket(socket.AF_UNIX); full.bind('full'); full.listen(0)
+def queue():
+    s = socket.socket(socket.AF_UNIX); s.connect('full'); time.sleep(60)
+for call in [deaf] * 8 + [queue] * 16: threading.Thread(target=call, daemon=True).start()
+time.sleep(0.5)
+s = socket.create_connection(('203.0.113.5', 4000), timeout=5); s.sendall(b'x'); assert s.recv(9) == b'hello:x'
+l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen(); c = socket.socket(); c.connect(l.getsockname()); l.accept()
+",
+    )
+    .set(setting)
+    .allow("203.0.113.5:4000", target)
+    .run()
+    .ok();
+}
+
+fn flood(setting: Setting) {
+    let target = server("hello");
+    Sandbox::python(
+        "
+signal.alarm(20)
+def flood(fd):
+    while True: os.write(fd, b'')
+for _ in range(3):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(('127.0.0.1', 9))
+    for _ in range(2):
+        if os.fork() == 0:
+            signal.alarm(20); flood(u.fileno())
+time.sleep(0.5)
+s = socket.create_connection(('203.0.113.5', 4000), timeout=5); s.sendall(b'x'); assert s.recv(9) == b'hello:x'
+",
+    )
+    .set(setting)
+    .allow("203.0.113.5:4000", target)
+    .run()
+    .ok();
+}
+
+/// The path is left to the kernel, which reads the name again; whoever changes it meanwhile has a
+/// name that everybody in the network namespace shares, and must not be heard there.
+fn abstract_race(setting: Setting) {
+    Sandbox::python(
+        "
+address = ctypes.create_string_buffer(struct.pack('=H', 1) + b'./raced')
+def swap():
+    while True: address[2] = 0; address[2] = 46
+threading.Thread(target=swap, daemon=True).start()
+hits, end = 0, time.time() + 8
+while hits < 3 and time.time() < end:
+    s = socket.socket(socket.AF_UNIX)
+    if libc.bind(s.fileno(), address, 9) == 0:
+        if isinstance(s.getsockname(), bytes): hits += 1; expect(errno.EACCES, s.listen)
+        else: s.listen()
+    s.close()
+    try: os.unlink('raced')
+    except OSError: pass
+print(hits, 'of the races were won')
+",
+    )
+    .set(setting)
+    .run()
+    .ok();
+}
+
+/// Without a network namespace a service of the host that listens everywhere would answer at the
+/// sandbox's own address, once nothing of the sandbox listens there any more.
+fn shut_down(setting: Setting) {
+    let sandbox = Sandbox::python(
+        "
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(('127.0.0.1', 0)); l.listen()
+l.shutdown(socket.SHUT_RDWR)
+open('next', 'w').write(str(l.getsockname()[1])); os.rename('next', 'port')
+deadline = time.time() + 10
+while not os.path.exists('go') and time.time() < deadline: time.sleep(0.01)
+for _ in range(3): expect(errno.ECONNREFUSED, lambda: socket.create_connection(('127.0.0.1', l.getsockname()[1]), timeout=5))
+",
+    )
+    .set(setting);
+    let child = sandbox.start();
+    let start = std::time::Instant::now();
+    let port = loop {
+        match std::fs::read_to_string(sandbox.workspace().join("port")) {
+            Ok(port) => break port.parse::<u16>().unwrap(),
+            Err(_) => assert!(start.elapsed().as_secs() < 10, "the sandbox has no port"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    let _host = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    std::fs::write(sandbox.workspace().join("go"), "").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

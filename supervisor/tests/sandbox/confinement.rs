@@ -13,13 +13,16 @@ use crate::{
 
 pub(crate) const CASES: &[(&str, Case)] = &[
     ("a program runs and its exit code is the sandbox's", exit_code),
+    ("the limit of descriptors is the agent's own", descriptors),
     ("every capability is gone and none comes back", capabilities),
     ("files are what the policy grants", files),
     ("a write through a link stays inside", links),
     ("tmp is the sandbox's own", private_tmp),
+    ("a grant of /tmp does not open /var/tmp, nor the other way round", one_tmp_only),
     ("other processes are out of sight and reach", processes),
     ("the supervisor cannot be looked into or killed", supervisor),
     ("namespaces, rings and other doors are closed", doors),
+    ("shared memory of the host is out of reach", shared_memory),
     ("a socket as standard input is refused", socket_as_input),
     ("nothing but the standard streams is inherited", inherited),
     ("a grant over a protected path is refused", protected),
@@ -27,6 +30,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("an unknown program is a clear error", unknown_program),
     ("a daemon does not outlive a killed supervisor", daemon),
     ("nothing outlives a killed guardian", guardian),
+    ("nothing outlives a guardian and a launcher killed together", guardian_and_launcher),
     ("a killed launcher ends the sandbox", launcher),
 ];
 
@@ -40,6 +44,16 @@ fn exit_code(setting: Setting) {
         Has::None => "\"level\":\"reduced\"",
     };
     outcome.logged(level);
+}
+
+fn descriptors(setting: Setting) {
+    const SOFT: u64 = 777;
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let program = format!("import resource; assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == {SOFT}");
+    let mut sandbox = Sandbox::python(&program).set(setting);
+    sandbox.descriptors = Some(SOFT);
+    let supervisors = hard.map_or("null".to_owned(), |hard| hard.to_string());
+    sandbox.run().ok().logged(&format!("{{\"descriptors\":{supervisors}}}"));
 }
 
 fn capabilities(setting: Setting) {
@@ -118,6 +132,38 @@ except OSError as e: assert e.errno in (errno.ENOENT, errno.EACCES), e
     assert_eq!(fs::read_to_string(mine).unwrap(), "x");
 }
 
+fn one_tmp_only(setting: Setting) {
+    let shared = ["/tmp", "/var/tmp"];
+    let hosts = shared.map(|directory| {
+        let file = tempfile::Builder::new().prefix("openshell-shared-").tempfile_in(directory).unwrap();
+        fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        file
+    });
+    let hosts = hosts.each_ref().map(|file| file.path().to_str().unwrap());
+    for granted in [&shared[..1], &shared[1..], &shared[..]] {
+        // Without a mount namespace both are replaced by the sandbox's own directory.
+        let open = if setting.namespaces == Has::All { granted } else { &[] };
+        let program = format!(
+            "
+open_ones = {open:?}
+for host in {hosts:?}:
+    try: open(host, 'r+'); raise SystemExit('the host\\'s ' + host)
+    except OSError as e: assert e.errno in (errno.ENOENT, errno.EACCES), e
+for directory in ['/tmp', '/var/tmp']:
+    name = directory + '/mine'
+    if directory in open_ones:
+        assert not os.path.exists(name), 'there already: ' + name
+        open(name, 'x').write('x'); assert os.listdir(directory).count('mine') == 1
+    else:
+        for call in [lambda: open(name, 'w'), lambda: os.listdir(directory)]: expect(errno.EACCES, call)
+"
+        );
+        let mut sandbox = Sandbox::python(&program).set(setting);
+        sandbox.plan.domain.read_write = granted.iter().copied().chain(["/dev/null"]).map(Into::into).collect();
+        sandbox.run().ok();
+    }
+}
+
 fn processes(setting: Setting) {
     let own = std::process::id();
     let program = format!(
@@ -187,6 +233,21 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGSYS
     .ok();
 }
 
+fn shared_memory(setting: Setting) {
+    let made = std::process::Command::new("ipcmk").args(["-M", "4096", "-p", "0666"]).output().unwrap();
+    let id = String::from_utf8_lossy(&made.stdout).split_whitespace().last().unwrap().to_owned();
+    let program = format!(
+        "
+for flags in [0, 0o10000]:
+    try: syscall(30, {id}, 0, flags); raise SystemExit('attached')
+    except OSError as e: assert e.errno in (errno.EPERM, errno.EINVAL), e
+"
+    );
+    let outcome = Sandbox::python(&program).set(setting).run();
+    std::process::Command::new("ipcrm").args(["-m", &id]).status().unwrap();
+    outcome.ok();
+}
+
 fn socket_as_input(setting: Setting) {
     let mut sandbox = Sandbox::new(&["/bin/cat"]).set(setting);
     sandbox.plan.also = Also::SocketAsInput(server("inherited"));
@@ -244,8 +305,14 @@ fn unknown_program(setting: Setting) {
     outcome.logged("exec no-such-program: No such file or directory");
 }
 
-/// Starts a daemon that forked twice, kills a process of ours, and waits for the daemon's end.
-fn killed(setting: Setting, which: &str) -> String {
+/// What came of a kill.
+struct Killed {
+    code: Option<i32>,
+    log: String,
+}
+
+/// Starts a daemon that forked twice, kills processes of ours, and waits for the end of everything.
+fn killed(setting: Setting, which: &[&str]) -> Killed {
     let sandbox = Sandbox::python(
         "
 if os.fork() == 0:
@@ -259,15 +326,26 @@ time.sleep(60)
     )
     .set(setting);
     let beat = sandbox.workspace().join("beat");
-    let child = sandbox.start();
+    let mut child = sandbox.start();
     wait_for("the daemon", || beat.exists());
     let log = fs::read_to_string(&sandbox.plan.log).unwrap();
     let processes: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
-    let pid = processes[which].as_i64().unwrap() as i32;
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
-    let output = child.wait_with_output().unwrap();
+    for name in which {
+        let pid = rustix::process::Pid::from_raw(processes[name].as_i64().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    // Not for the end of its output, which somebody who survived would hold open.
+    let code = child.wait().unwrap().code();
     wait_for("the daemon's end", || still(&beat));
-    format!("{:?}", output.status.code())
+    for name in ["guardian", "supervisor", "launcher"] {
+        wait_for(name, || ended(&processes[name]));
+    }
+    Killed { code, log: fs::read_to_string(&sandbox.plan.log).unwrap() }
+}
+
+/// Gone, or dead and not yet waited for by whoever adopted it.
+fn ended(pid: &serde_json::Value) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
 }
 
 fn still(beat: &Path) -> bool {
@@ -286,13 +364,21 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn daemon(setting: Setting) {
-    assert_eq!(killed(setting, "supervisor"), "Some(137)");
+    assert_eq!(killed(setting, &["supervisor"]).code, Some(137));
 }
 
 fn guardian(setting: Setting) {
-    assert_eq!(killed(setting, "guardian"), "None");
+    let killed = killed(setting, &["guardian"]);
+    assert_eq!(killed.code, None);
+    assert!(killed.log.contains("{\"fatal\":\"GuardianDied\"}"), "{}", killed.log);
+}
+
+fn guardian_and_launcher(setting: Setting) {
+    let killed = killed(setting, &["guardian", "launcher"]);
+    assert_eq!(killed.code, None);
+    assert!(killed.log.contains("{\"fatal\":\"GuardianDied\"}"), "{}", killed.log);
 }
 
 fn launcher(setting: Setting) {
-    assert_eq!(killed(setting, "launcher"), "Some(70)");
+    assert_eq!(killed(setting, &["launcher"]).code, Some(70));
 }

@@ -1,6 +1,7 @@
 //! Starting a helper and reading what came of it.
 
 use std::{
+    ffi::OsString,
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -93,6 +94,8 @@ pub(crate) struct Sandbox {
     pub(crate) user: Option<u32>,
     pub(crate) directory: tempfile::TempDir,
     pub(crate) environment: Vec<(String, String)>,
+    /// Soft limit of descriptors that the supervisor starts with.
+    pub(crate) descriptors: Option<u64>,
 }
 
 /// What came of it.
@@ -143,6 +146,7 @@ impl Sandbox {
             user: None,
             directory,
             environment: Vec::new(),
+            descriptors: None,
         };
         if let Some(run_as) = run_as {
             sandbox.give_to(run_as.uid);
@@ -204,16 +208,20 @@ impl Sandbox {
 
     pub(crate) fn start(&self) -> std::process::Child {
         let own = std::env::current_exe().unwrap();
-        let mut command = if let Some(uid) = self.user {
-            let mut command = Command::new("/usr/bin/setpriv");
-            let uid = uid.to_string();
-            command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
-            command.arg(readable_copy(&own));
-            command
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(soft) = self.descriptors {
+            words.extend(["/usr/bin/prlimit".into(), format!("--nofile={soft}:").into(), "--".into()]);
+        }
+        if let Some(uid) = self.user {
+            words.push("/usr/bin/setpriv".into());
+            words.extend([format!("--reuid={uid}"), format!("--regid={uid}")].map(Into::into));
+            words.extend(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--"].map(Into::into));
+            words.push(readable_copy(&own).into());
         } else {
-            Command::new(own)
-        };
-        command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            words.push(own.into());
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("HOME", self.workspace()).envs(self.environment.iter().cloned());
         let mut child = command.spawn().unwrap();
         let plan = serde_json::to_vec(&self.plan).unwrap();

@@ -133,10 +133,21 @@ pub(crate) fn run() -> ! {
     // The test reads what the program writes; nothing of ours may hold those pipes for long.
     let guardian = guardian::enter().unwrap();
     let launcher = Launcher::fork().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // As small as the supervisor's own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(8).enable_all().build().unwrap();
     let egress = Arc::new(FakeEgress { plan: plan.clone(), log: Mutex::new(log) });
     egress.write(&serde_json::json!({"guardian": guardian.pid(), "supervisor": std::process::id(), "launcher": launcher.process()}));
-    let code = runtime.block_on(sandbox(&plan, &launcher, &egress));
+    egress.write(&serde_json::json!({"descriptors": rustix::process::getrlimit(rustix::process::Resource::Nofile).current}));
+    let (gone, everybody) = std::sync::mpsc::channel();
+    guardian.watch(move || gone.send(()).unwrap()).unwrap();
+    let mut code = runtime.block_on(sandbox(&plan, &launcher, &egress));
+    if guardian.ended() {
+        // As the supervisor does: everybody is gone before it ends.
+        everybody.recv_timeout(Duration::from_secs(10)).unwrap();
+        egress.write(&serde_json::json!({"fatal": "GuardianDied"}));
+        code = 70;
+    }
+    egress.write(&serde_json::json!({"end": code}));
     drop(launcher);
     std::process::exit(code)
 }

@@ -280,6 +280,34 @@ async fn a_dead_launcher_ends_the_sandbox_with_its_reason() {
     assert_eq!(failure["code"], "LauncherDied");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_guardian_ends_the_sandbox_with_its_reason() {
+    let mut stage = Stage::set("guardian").await;
+    let mut call = stage.call().await;
+    call.accept(LONG, Some(config(1, POLICY))).await;
+    let with = |wanted| move |p| if let from_supervisor::Payload::MainProcess(m) = p { (m.state() == wanted).then_some(m) } else { None };
+    call.next(with(main_process::State::Running)).await;
+    let agents = sleepers(stage.supervisor.pid());
+    assert!(!agents.is_empty());
+    stage.supervisor.signal(rustix::process::Signal::KILL);
+    let failed = call.next(with(main_process::State::Failed)).await;
+    assert_eq!(failed.reason, "GuardianDied");
+    for pid in agents {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives");
+    }
+    drop(call);
+    assert_eq!(stage.supervisor.wait(), 137);
+    let record = stage.supervisor.directory.join("failure.json");
+    for _ in 0..500 {
+        if record.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let failure: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    assert_eq!(failure["code"], "GuardianDied");
+}
+
 fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|p| p.parse().ok()).collect()

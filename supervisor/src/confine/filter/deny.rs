@@ -81,6 +81,24 @@ const NEW_NAMESPACE: [i32; 7] = [
 ];
 const CLONE_NEWTIME: u64 = 0x80;
 
+/// Memory, messages and semaphores by number and name. Landlock does not know them, so they are
+/// closed where they are shared with the machine.
+const IPC: [libc::c_long; 13] = [
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+];
+
 /// Typing into a terminal somebody else reads.
 const TERMINAL_REQUESTS: [u64; 2] = [0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */];
 
@@ -94,18 +112,27 @@ pub(in crate::confine) enum SignalScope {
     },
 }
 
+/// Whose System V and POSIX message objects the agent would see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::confine) enum Ipc {
+    /// Those of the sandbox.
+    Own,
+    /// Those of everybody on the machine.
+    Shared,
+}
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The programs, in the order of installation.
-pub(in crate::confine) fn programs(scope: SignalScope) -> Result<Vec<Vec<Instruction>>, seccompiler::Error> {
+pub(in crate::confine) fn programs(scope: SignalScope, ipc: Ipc) -> Result<Vec<Vec<Instruction>>, seccompiler::Error> {
     // seccomp(2) answers clone3 with ENOSYS so that libraries fall back to clone, whose flags are
     // in a register.
     let mut missing = Rules::new();
     missing.insert(libc::SYS_clone3, Vec::new());
-    Ok(vec![compile(denied(scope)?, libc::EPERM)?, compile(missing, libc::ENOSYS)?])
+    Ok(vec![compile(denied(scope, ipc)?, libc::EPERM)?, compile(missing, libc::ENOSYS)?])
 }
 
-fn denied(scope: SignalScope) -> Result<Rules, seccompiler::Error> {
+fn denied(scope: SignalScope, ipc: Ipc) -> Result<Rules, seccompiler::Error> {
     let mut rules = Rules::new();
     let mut whole = |numbers: &[libc::c_long]| {
         for number in numbers {
@@ -113,6 +140,9 @@ fn denied(scope: SignalScope) -> Result<Rules, seccompiler::Error> {
         }
     };
     whole(&KERNEL);
+    if ipc == Ipc::Shared {
+        whole(&IPC);
+    }
     #[cfg(target_arch = "x86_64")]
     whole(&[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt]);
     if Wall::IoUringFilter.stands() {

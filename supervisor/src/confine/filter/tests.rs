@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::{
     ARCHITECTURE, LAST_KNOWN,
     assembler::Verdict,
-    deny::{SignalScope, programs},
+    deny::{Ipc, SignalScope, programs},
     interpreter::{Call, run, run_all},
     notify,
 };
@@ -11,7 +11,7 @@ use super::{
 const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
 
 fn all(scope: SignalScope) -> Vec<Vec<crate::confine::sys::Instruction>> {
-    let mut all = programs(scope).unwrap();
+    let mut all = programs(scope, Ipc::Shared).unwrap();
     all.push(notify::program());
     all
 }
@@ -113,6 +113,8 @@ fn what_escapes_begin_with_is_denied() {
         libc::SYS_keyctl,
         libc::SYS_open_by_handle_at,
         libc::SYS_perf_event_open,
+        libc::SYS_shmat,
+        libc::SYS_mq_open,
     ] {
         assert_eq!(verdict(number, &[]), errno(libc::EPERM), "call {number}");
     }
@@ -128,6 +130,13 @@ fn what_escapes_begin_with_is_denied() {
     assert_eq!(verdict(libc::SYS_prctl, &[libc::PR_SET_DUMPABLE as u64]), errno(0));
     assert_eq!(verdict(libc::SYS_prlimit64, &[0]), ALLOW);
     assert_eq!(verdict(libc::SYS_prlimit64, &[7]), errno(libc::EPERM));
+}
+
+#[test]
+fn a_sandbox_may_use_shared_memory_of_its_own() {
+    let filters = programs(SignalScope::ByLandlock, Ipc::Own).unwrap();
+    let call = Call { number: libc::SYS_shmat, architecture: ARCHITECTURE, arguments: [0; 6] };
+    assert_eq!(run_all(&filters, call), ALLOW);
 }
 
 #[test]
