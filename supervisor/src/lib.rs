@@ -22,6 +22,7 @@ pub mod app;
 pub mod audit;
 pub mod bootstrap;
 pub mod broker;
+pub mod command;
 pub mod config;
 pub mod confine;
 pub mod egress;
