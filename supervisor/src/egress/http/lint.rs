@@ -157,15 +157,16 @@ impl Lint {
             _ => HEAD_BYTES,
         };
         self.head.bytes += used;
+        self.line.extend_from_slice(&bytes[..used]);
+        // Known before the line is complete, and it may never be; said before whatever else is
+        // wrong with it, so that the answer does not depend on how the bytes arrive.
+        if matches!(self.state, State::Start { .. }) && self.line.starts_with(b"PRI * HTTP/2") {
+            return Err(Violation::Http2);
+        }
         if self.head.bytes > limit {
             return Err(if matches!(self.state, State::ChunkSize) { Violation::Chunk } else { Violation::TooLarge });
         }
-        self.line.extend_from_slice(&bytes[..used]);
         if end.is_none() {
-            // Known before the line is complete, and it may never be.
-            if matches!(self.state, State::Start { .. }) && self.line.starts_with(b"PRI * HTTP/2") {
-                return Err(Violation::Http2);
-            }
             return Ok(used);
         }
         let line = std::mem::take(&mut self.line);

@@ -101,3 +101,12 @@ proptest! {
         let _ = Lint::default().feed(&bytes);
     }
 }
+
+#[test]
+fn how_the_bytes_arrive_does_not_change_the_answer() {
+    for bytes in [&b"PRI * HTTP/2==\0\0=\r\n"[..], b"PRI * HTTP/2.0\n", b"\r\nPRI * HTTP/2\r\n", b"GET / HTTP/1.1\0\r\n"] {
+        let whole = Lint::default().feed(bytes);
+        let mut single = Lint::default();
+        assert_eq!(bytes.iter().try_for_each(|byte| single.feed(std::slice::from_ref(byte))), whole, "{}", bytes.escape_ascii());
+    }
+}
