@@ -43,18 +43,23 @@ async fn bench() -> anyhow::Result<()> {
     let server = Server::https(&authority)?;
     let stack = Stack::with_env(&[("SSL_CERT_FILE", &authority.file())])?;
     let mut client = connect(&stack).await?;
+    let gateway = stack.gateway_pid().context("the gateway's process")?;
+    let idle = rss(gateway)?;
     println!("{:<62} {:>12} {:>12} {:>9}", "row", "measured", "baseline", "ratio");
 
     let spawn = spawn_floor()?;
+    let bare = bare_to_running(40)?;
     let running = create_to_running(&mut client, 40).await?;
-    row("create -> main process running, p50 (bare spawn)", running.p50(), spawn.p50());
-    row("create -> main process running, p99 (bare spawn)", running.p99(), spawn.p99());
+    row("create -> main process running, p50 (the same program, bare)", running.p50(), bare.p50());
+    row("create -> main process running, p99 (the same program, bare)", running.p99(), bare.p99());
     let deleted = delete_acknowledged(&mut client, 40).await?;
     row("delete acknowledged, p50 (health call)", deleted.p50(), health(&mut client, 200).await?.p50());
 
     let rules = "        access: read-only";
     let text = policy::inspected(server.port(), host::address()?, rules);
     stack.sandbox("bench", &text, &[])?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let supervisor = stack.supervisors().first().map(|pid| supervisor_memory(*pid)).transpose()?.unwrap_or_default();
     let exec = exec_round_trip(&mut client, 200).await?;
     row("exec of /bin/true, p50 (bare spawn)", exec.p50(), spawn.p50());
     let through_cli = cli(&stack, &["sandbox", "exec", "--name", "bench", "--no-tty", "--", "/bin/true"], 40)?;
@@ -69,12 +74,11 @@ async fn bench() -> anyhow::Result<()> {
     row("inspected request, warm connection, p99 (direct)", inside.p99(), outside.p99());
     println!("{:<62} {:>9} us", "  added by inspection, p50", (inside.p50().saturating_sub(outside.p50())).as_micros());
 
-    let gateway = stack.gateway_pid().context("the gateway's process")?;
-    println!("{:<62} {:>9} KiB", "memory of the gateway (RSS), 1 sandbox", rss(gateway)?);
+    memory("gateway, no sandbox (RSS)", idle);
+    memory("gateway, after everything above, 1 sandbox (RSS)", rss(gateway)?);
+    memory("supervisor with guardian and launcher, idle (PSS)", supervisor);
     for pid in stack.supervisors() {
-        let guardian = u32::try_from(pid.as_raw_nonzero().get())?;
-        let total: u64 = family(guardian).into_iter().map(|pid| pss(pid).unwrap_or_default()).sum();
-        println!("{:<62} {total:>9} KiB", "memory of a supervisor, guardian and launcher (PSS)");
+        memory("supervisor with guardian and launcher, after 2200 requests (PSS)", supervisor_memory(pid)?);
     }
     Ok(())
 }
@@ -103,6 +107,10 @@ impl Sample {
 fn row(name: &str, measured: Duration, baseline: Duration) {
     let ratio = measured.as_secs_f64() / baseline.as_secs_f64().max(1e-9);
     println!("{name:<62} {:>9} us {:>9} us {ratio:>8.1}x", measured.as_micros(), baseline.as_micros());
+}
+
+fn memory(name: &str, kib: u64) {
+    println!("{name:<62} {kib:>9} KiB");
 }
 
 async fn connect(stack: &Stack) -> anyhow::Result<Client> {
@@ -140,14 +148,35 @@ async fn health(client: &mut Client, times: usize) -> anyhow::Result<Sample> {
     Ok(Sample(sample))
 }
 
-/// From the create call to the moment the main process says that it runs, by its own clock.
+/// A program that says when it runs, by its own clock.
+const CLOCK: [&str; 2] = ["/bin/date", "+%s%N"];
+
+fn now() -> anyhow::Result<Duration> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?)
+}
+
+/// From spawning the program to what it says.
+fn bare_to_running(times: usize) -> anyhow::Result<Sample> {
+    let mut sample = Vec::new();
+    for _ in 0..times {
+        let started = now()?;
+        let mut child = Command::new(CLOCK[0]).args(&CLOCK[1..]).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("standard output")?).read_line(&mut line)?;
+        sample.push(Duration::from_nanos(line.trim().parse()?).saturating_sub(started));
+        child.wait()?;
+    }
+    Ok(Sample(sample))
+}
+
+/// From the create call to the moment the main process says that it runs. One at a time: each is
+/// gone before the next is made.
 async fn create_to_running(client: &mut Client, times: usize) -> anyhow::Result<Sample> {
     let mut sample = Vec::new();
     for i in 0..times {
         let name = format!("run-{i}");
-        let spec =
-            v1::SandboxSpec { command: ["sh", "-c", "date +%s%N; exec sleep 600"].map(str::to_owned).to_vec(), ..Default::default() };
-        let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let spec = v1::SandboxSpec { command: CLOCK.map(str::to_owned).to_vec(), ..Default::default() };
+        let started = now()?;
         client
             .create_sandbox(v1::CreateSandboxRequest {
                 name: name.clone(),
@@ -156,11 +185,32 @@ async fn create_to_running(client: &mut Client, times: usize) -> anyhow::Result<
                 ..Default::default()
             })
             .await?;
+        // It says when it ran: asking before it has only takes time from it.
+        tokio::time::sleep(Duration::from_millis(60)).await;
         let printed = first_line(client, &name).await?;
         sample.push(Duration::from_nanos(printed.trim().parse()?).saturating_sub(started));
-        client.delete_sandbox(v1::DeleteSandboxRequest { name, workspace_scope: Some(workspace()), ..Default::default() }).await?;
+        client
+            .delete_sandbox(v1::DeleteSandboxRequest { name: name.clone(), workspace_scope: Some(workspace()), ..Default::default() })
+            .await?;
+        gone(client, &name).await?;
     }
     Ok(Sample(sample))
+}
+
+async fn gone(client: &mut Client, name: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let request = v1::GetSandboxRequest { name: name.to_owned(), workspace_scope: Some(workspace()) };
+        match client.get_sandbox(request).await {
+            Err(status) if status.code() == tonic::Code::NotFound => break,
+            answer => drop(answer?),
+        }
+        ensure!(Instant::now() < deadline, "{name} did not go");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Its directory is removed after it.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok(())
 }
 
 /// The first line of standard output that the main process wrote.
@@ -334,6 +384,12 @@ fn pss(pid: u32) -> anyhow::Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find(|line| line.starts_with("Pss:")).context("Pss")?;
     Ok(line.split_whitespace().nth(1).context("a figure")?.parse()?)
+}
+
+/// A guardian's memory and that of what belongs to it, with what they share counted once.
+fn supervisor_memory(guardian: rustix::process::Pid) -> anyhow::Result<u64> {
+    let family = family(u32::try_from(guardian.as_raw_nonzero().get())?);
+    Ok(family.into_iter().map(|pid| pss(pid).unwrap_or_default()).sum())
 }
 
 /// A process and its descendants that are `openshell-sandbox`.

@@ -129,6 +129,9 @@ pub struct EgressProxy {
     shared: Arc<Shared>,
 }
 
+/// Of the nice values (nice(2)).
+const LOWEST_PRIORITY: i32 = 19;
+
 /// What every connection of a sandbox shares.
 struct Shared {
     ca: SandboxCa,
@@ -179,15 +182,20 @@ impl EgressProxy {
     /// Has the engine's index held to the rules themselves, in the background: it takes longer than
     /// a revision may take to be in force. An engine that differs must not decide any longer.
     fn verify(&self, active: Arc<Active>) {
-        let shared = self.shared.clone();
+        let (shared, unverified) = (self.shared.clone(), active.clone());
         let verify = move || {
             if let Err(error) = active.engine.verify() {
                 shared.disown(&active, &error.to_string());
             }
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(verify)),
-            Err(_) => verify(),
+        // A thread of its own, behind everything else: the agent is being started meanwhile.
+        let behind = move || {
+            // Only later without it. On Linux this is the calling thread's alone (setpriority(2), notes).
+            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+            verify();
+        };
+        if let Err(error) = std::thread::Builder::new().name("verify".to_owned()).spawn(behind) {
+            self.shared.disown(&unverified, &format!("it cannot be verified: {error}"));
         }
     }
 }
