@@ -60,6 +60,14 @@ pub struct Report {
     pub ready: bool,
 }
 
+impl Report {
+    /// Nothing is in force, and nothing runs.
+    pub fn nothing() -> Self {
+        let main = supervisor::MainProcess { state: State::None.into(), ..supervisor::MainProcess::default() };
+        Self { main, ..Self::default() }
+    }
+}
+
 /// The sandbox cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -140,8 +148,7 @@ impl Sandbox {
         egress: EgressProxy,
         audit: Audit,
     ) -> Self {
-        let main = supervisor::MainProcess { state: State::None.into(), ..supervisor::MainProcess::default() };
-        let report = watch::Sender::new(Report { main, ..Report::default() });
+        let report = watch::Sender::new(Report::nothing());
         let inner = Inner { place, trust, launcher, table, egress, audit, report, state: Mutex::default(), main: watch::Sender::new(None) };
         Self { inner: Arc::new(inner) }
     }

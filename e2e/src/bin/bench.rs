@@ -209,7 +209,7 @@ async fn gone(client: &mut Client, name: &str) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // Its directory is removed after it.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     Ok(())
 }
 

@@ -171,7 +171,7 @@ async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher) -> R
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Bootstrap { sandbox_id, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
     let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, token });
-    let early = session::connect_early(&identity);
+    let early = session::begin_early(&identity);
     let (audit, queue) = Audit::new(AuditLimit::default());
     let gone = CancellationToken::new();
     let without_guardian = gone.clone();

@@ -3,12 +3,18 @@
 //! The first process waits for the domain, because a control process whose namespaces could not be
 //! completed is of no use any more: it is replaced by one that tries fewer. Both stay outside the
 //! agent's domain. When the supervisor is gone the control process ends everything below it.
+//! The first try is forked before the domain is known, so that its namespaces are there by then.
 
-use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, IntoRawFd as _, OwnedFd},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, set_child_subreaper, set_parent_process_death_signal, waitpid},
+    process::{
+        Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, set_child_subreaper, set_parent_process_death_signal, waitpid,
+    },
 };
 
 use super::{
@@ -55,19 +61,24 @@ impl Attempt {
 pub(super) fn wait_for_domain(supervisor: &OwnedFd, events: &OwnedFd) -> ! {
     let _ = harden();
     let _ = set_child_subreaper(Some(rustix::process::getpid()));
+    // Making namespaces takes as long as the gateway takes to answer: both at once.
+    let mut early = Early::fork(supervisor, events);
     let Ok(Some(Received { message: Request::Confine, descriptors, .. })) = wire::receive::<Request>(supervisor.as_fd()) else {
         // The supervisor ended before it had a domain: nothing of the agent runs.
         sys::exit_now(0)
     };
-    let mut descriptors = descriptors.into_iter();
-    let (Some(domain), Some(maker)) = (descriptors.next(), descriptors.next()) else { sys::exit_now(1) };
-    let Ok(domain) = wire::load::<Domain>(domain) else { sys::exit_now(1) };
+    let Some(mut given) = Given::take(descriptors) else { sys::exit_now(1) };
+    let Ok(domain) = given.domain() else { sys::exit_now(1) };
     let network = if domain.loopback == super::Loopback::Private { domain.namespaces.network } else { Use::Never };
     for attempt in Attempt::all(domain.namespaces, network) {
-        let code = match sys::fork() {
-            Ok(Forked::Child) => control(supervisor, events, &maker, &domain, attempt),
-            Ok(Forked::Parent(pid)) => wait_for(pid),
-            Err(_) => 1,
+        let code = match early.take() {
+            Some(early) if early.attempt == attempt => early.run(&given),
+            // Not the namespaces that are wanted. It has no domain and nothing below it.
+            Some(early) => {
+                early.discard();
+                run(supervisor, events, &given, attempt)
+            }
+            None => run(supervisor, events, &given, attempt),
         };
         if code != TRY_FEWER {
             // A control process that was killed may have left something behind.
@@ -80,6 +91,74 @@ pub(super) fn wait_for_domain(supervisor: &OwnedFd, events: &OwnedFd) -> ! {
     sys::exit_now(1)
 }
 
+/// Runs a control process to its end.
+fn run(supervisor: &OwnedFd, events: &OwnedFd, given: &Given, attempt: Attempt) -> u8 {
+    let Ok(given) = given.copy() else { return 1 };
+    match sys::fork() {
+        Ok(Forked::Child) => control(supervisor, events, attempt, || Some(given)),
+        Ok(Forked::Parent(pid)) => wait_for(pid),
+        Err(_) => 1,
+    }
+}
+
+/// What the supervisor gives with its request.
+struct Given {
+    domain: OwnedFd,
+    maker: OwnedFd,
+}
+
+impl Given {
+    fn take(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let [domain, maker] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
+        Some(Self { domain, maker })
+    }
+
+    fn copy(&self) -> io::Result<Self> {
+        Ok(Self { domain: self.domain.try_clone()?, maker: self.maker.try_clone()? })
+    }
+
+    fn domain(&mut self) -> io::Result<Domain> {
+        wire::load(self.domain.try_clone()?)
+    }
+}
+
+/// A control process that makes the namespaces which are mostly wanted, and waits for its domain.
+struct Early {
+    attempt: Attempt,
+    pid: Pid,
+    handover: OwnedFd,
+}
+
+impl Early {
+    /// `None`: there will be one when the domain is known.
+    fn fork(supervisor: &OwnedFd, events: &OwnedFd) -> Option<Self> {
+        let attempt = Attempt::all(Namespaces::default(), Use::default()).into_iter().next().filter(|attempt| attempt.any())?;
+        let (handover, inside) = wire::pair().ok()?;
+        match sys::fork().ok()? {
+            Forked::Child => {
+                drop(handover);
+                control(supervisor, events, attempt, || {
+                    let given = wire::receive::<Request>(inside.as_fd()).ok().flatten()?;
+                    Given::take(given.descriptors)
+                })
+            }
+            Forked::Parent(pid) => Some(Self { attempt, pid, handover }),
+        }
+    }
+
+    /// Gives it the domain and waits for its end.
+    fn run(self, given: &Given) -> u8 {
+        // One that could not make its namespaces is gone, and its exit code says so.
+        let _ = wire::send(self.handover.as_fd(), &Request::Confine, &[given.domain.as_fd(), given.maker.as_fd()]);
+        wait_for(self.pid)
+    }
+
+    fn discard(self) {
+        let _ = kill_process(self.pid, Signal::KILL);
+        wait_for(self.pid);
+    }
+}
+
 fn wait_for(pid: Pid) -> u8 {
     loop {
         match waitpid(Some(pid), WaitOptions::empty()) {
@@ -90,7 +169,7 @@ fn wait_for(pid: Pid) -> u8 {
     }
 }
 
-fn control(supervisor: &OwnedFd, events: &OwnedFd, maker: &OwnedFd, domain: &Domain, attempt: Attempt) -> ! {
+fn control(supervisor: &OwnedFd, events: &OwnedFd, attempt: Attempt, given: impl FnOnce() -> Option<Given>) -> ! {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let _ = set_child_subreaper(Some(rustix::process::getpid()));
     let supervisor_pid = rustix::net::sockopt::socket_peercred(supervisor).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
@@ -98,9 +177,12 @@ fn control(supervisor: &OwnedFd, events: &OwnedFd, maker: &OwnedFd, domain: &Dom
         sys::exit_now(i32::from(TRY_FEWER));
     }
     let _ = harden();
+    // Without a domain there is nothing to do: the supervisor ended, or wants other namespaces.
+    let Some(mut given) = given() else { sys::exit_now(0) };
+    let Ok(domain) = given.domain() else { sys::exit_now(1) };
     let Ok((order, order_inside)) = wire::pair() else { sys::exit_now(1) };
     let zygote = match sys::fork_sharing_descriptors() {
-        Ok(Forked::Child) => zygote::run(&order_inside, events, domain, attempt, supervisor_pid),
+        Ok(Forked::Child) => zygote::run(&order_inside, events, &domain, attempt, supervisor_pid),
         Ok(Forked::Parent(pid)) => pid,
         Err(_) => sys::exit_now(i32::from(TRY_FEWER)),
     };
@@ -108,7 +190,7 @@ fn control(supervisor: &OwnedFd, events: &OwnedFd, maker: &OwnedFd, domain: &Dom
     if !answer(supervisor, &order, &watch, attempt) {
         end(1);
     }
-    serve(supervisor, maker, &order, &watch)
+    serve(supervisor, &given.maker, &order, &watch)
 }
 
 /// Passes the zygote's report and its listener on. `false`: there will be no sandbox.

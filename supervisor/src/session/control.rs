@@ -44,21 +44,19 @@ impl Interceptor for Bearer {
     }
 }
 
-/// Holds one session until it ends. `accepted` is set when the gateway has taken it.
-pub(super) async fn run(
-    channel: Channel,
-    identity: &Arc<Identity>,
-    sandbox: &Sandbox,
-    queue: &AuditQueue,
-    finish: &CancellationToken,
-    accepted: &mut bool,
-) -> Ended {
-    let bearer = match Bearer::new(identity) {
-        Ok(bearer) => bearer,
-        Err(why) => return Ended::Lost(why),
-    };
-    let mut client = SupervisorSessionClient::with_interceptor(channel, bearer);
-    let report = sandbox.report().borrow().clone();
+/// A session that the gateway has accepted.
+pub(super) struct Opened {
+    client: Client,
+    outgoing: mpsc::Sender<FromSupervisor>,
+    inbound: Streaming<FromGateway>,
+    answer: Accepted,
+    /// What `Hello` said.
+    told: Report,
+}
+
+/// Says `Hello`.
+pub(super) async fn open(channel: Channel, identity: &Identity, report: Report) -> Result<Opened, Ended> {
+    let mut client = SupervisorSessionClient::with_interceptor(channel, Bearer::new(identity).map_err(Ended::Lost)?);
     let (outgoing, stream) = mpsc::channel(OUTGOING);
     let hello = hello(identity, &report);
     let _ = outgoing.try_send(message(from_supervisor::Payload::Hello(hello)));
@@ -69,22 +67,28 @@ pub(super) async fn run(
     });
     let (inbound, first) = match opened.await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return Ended::Lost(describe(&status)),
-        Err(_) => return Ended::Lost("the gateway did not answer Hello in time".into()),
+        Ok(Err(status)) => return Err(Ended::Lost(describe(&status))),
+        Err(_) => return Err(Ended::Lost("the gateway did not answer Hello in time".into())),
     };
-    let answer = match first.and_then(|m| m.payload) {
-        Some(from_gateway::Payload::Accepted(answer)) => answer,
-        Some(from_gateway::Payload::Rejected(rejected)) => return rejected_by(rejected),
-        _ => return Ended::Lost("the gateway answered Hello with something else".into()),
-    };
-    *accepted = true;
-    tracing::info!(session = answer.session_id, "session accepted");
+    match first.and_then(|m| m.payload) {
+        Some(from_gateway::Payload::Accepted(answer)) => {
+            tracing::info!(session = answer.session_id, "session accepted");
+            Ok(Opened { client, outgoing, inbound, answer, told: report })
+        }
+        Some(from_gateway::Payload::Rejected(rejected)) => Err(rejected_by(rejected)),
+        _ => Err(Ended::Lost("the gateway answered Hello with something else".into())),
+    }
+}
+
+/// Holds a session until it ends.
+pub(super) async fn run(opened: Opened, sandbox: &Sandbox, queue: &AuditQueue, finish: &CancellationToken) -> Ended {
+    let Opened { client, outgoing, inbound, answer, told } = opened;
     let mut session = Session {
         client,
         sandbox,
         outgoing,
         shipping: Shipping::new(queue, answer.log_acked),
-        told: report,
+        told,
         relays: Arc::new(Semaphore::new(RELAYS)),
         tasks: TaskTracker::new(),
         over: CancellationToken::new(),

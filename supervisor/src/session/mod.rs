@@ -23,7 +23,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 pub use connect::ConnectError;
 
@@ -31,7 +30,7 @@ use crate::{
     audit::{AuditQueue, Level},
     bootstrap::{GatewayAccess, Token},
     limits::session::FLUSH_TIME,
-    sandbox::{Fatal, Sandbox},
+    sandbox::{Fatal, Report, Sandbox},
 };
 
 /// Who this supervisor is, and whom it talks to.
@@ -46,13 +45,19 @@ pub struct Identity {
     pub token: Token,
 }
 
-/// A connection on its way.
-pub struct Early(JoinHandle<Result<Channel, ConnectError>>);
+/// A session on its way.
+pub struct Early(JoinHandle<Result<control::Opened, Ended>>);
 
-/// Begins to connect, while the rest of the supervisor is still being made.
-pub fn connect_early(identity: &Arc<Identity>) -> Early {
+/// Begins the first session, while the rest of the supervisor is still being made: its `Hello` says
+/// that nothing runs.
+pub fn begin_early(identity: &Arc<Identity>) -> Early {
     let identity = Arc::clone(identity);
-    Early(tokio::spawn(async move { connect::connect(&identity.gateway).await }))
+    Early(tokio::spawn(async move { open(&identity, Report::nothing()).await }))
+}
+
+async fn open(identity: &Identity, report: Report) -> Result<control::Opened, Ended> {
+    let channel = connect::connect(&identity.gateway).await.map_err(|error| Ended::Lost(error.to_string()))?;
+    control::open(channel, identity, report).await
 }
 
 /// Why the session is over for good.
@@ -141,13 +146,18 @@ async fn attempt(
     finish: &CancellationToken,
     accepted: &mut bool,
 ) -> Ended {
-    let connected = match early {
-        Some(Early(connecting)) => connecting.await.unwrap_or_else(|error| Err(ConnectError::aborted(&identity.gateway, &error))),
-        None => connect::connect(&identity.gateway).await,
+    let opened = if let Some(Early(opening)) = early {
+        opening.await.unwrap_or_else(|error| Err(Ended::Lost(ConnectError::aborted(&identity.gateway, &error).to_string())))
+    } else {
+        let report = sandbox.report().borrow().clone();
+        open(identity, report).await
     };
-    match connected {
-        Ok(channel) => control::run(channel, identity, sandbox, queue, finish, accepted).await,
-        Err(error) => Ended::Lost(error.to_string()),
+    match opened {
+        Ok(opened) => {
+            *accepted = true;
+            Box::pin(control::run(opened, sandbox, queue, finish)).await
+        }
+        Err(ended) => ended,
     }
 }
 
