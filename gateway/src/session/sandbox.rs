@@ -336,10 +336,15 @@ impl Task {
         // Where the supervisor has a configuration that this gateway does not know, the next
         // one has a higher number.
         let held = hello.config_revision;
-        let log_acked = self.inner.config.logs.acknowledged(&self.uid, &hello.instance_id).await.unwrap_or_else(|error| {
-            tracing::warn!(sandbox = self.uid, %error, "the log store does not answer; the supervisor sends again what it kept");
+        let log_acked = if !same_instance && held == 0 {
+            // It has said nothing yet; what it says twice is stored once.
             0
-        });
+        } else {
+            self.inner.config.logs.acknowledged(&self.uid, &hello.instance_id).await.unwrap_or_else(|error| {
+                tracing::warn!(sandbox = self.uid, %error, "the log store does not answer; the supervisor sends again what it kept");
+                0
+            })
+        };
         let config = self.compose(Wanted::Config).await.map(|mut config| {
             let known = self.pushed.as_ref().map_or(0, |p| p.revision);
             config.revision = if known == held && self.pushed.as_ref().is_some_and(|p| same_content(p, &config)) {

@@ -174,8 +174,12 @@ impl Attempt<'_> {
         let driver = &self.context.shared.config.driver;
         let mut done: Vec<Action> = Vec::new();
         let mut failure: Option<DriverError> = None;
+        let mut seen = None;
         for _ in 0..limits::STATUS_ATTEMPTS {
-            let workload = driver.observe(self.uid).await?;
+            let workload = match seen.take() {
+                Some(workload) => workload,
+                None => driver.observe(self.uid).await?,
+            };
             let Some(observed) = self.observed(workload, failure.clone()).await? else { return Ok(Some(Next::requeue(limits::RESYNC))) };
             let desired = desired(&self.context.shared, &self.subject, &observed.workload).await?;
             let plan = plan(&desired, &observed, Timestamp::now());
@@ -185,6 +189,8 @@ impl Attempt<'_> {
                     if !self.read_again().await? {
                         return Ok(None);
                     }
+                    // The driver looks again before it starts anything.
+                    seen = Some(observed.workload);
                     continue;
                 }
                 match self.carry_out(&plan.actions).await? {

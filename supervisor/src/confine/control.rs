@@ -177,12 +177,13 @@ fn control(supervisor: &OwnedFd, events: &OwnedFd, attempt: Attempt, given: impl
         sys::exit_now(i32::from(TRY_FEWER));
     }
     let _ = harden();
+    let prepared = zygote::prepare(attempt, supervisor_pid);
     // Without a domain there is nothing to do: the supervisor ended, or wants other namespaces.
     let Some(mut given) = given() else { sys::exit_now(0) };
     let Ok(domain) = given.domain() else { sys::exit_now(1) };
     let Ok((order, order_inside)) = wire::pair() else { sys::exit_now(1) };
     let zygote = match sys::fork_sharing_descriptors() {
-        Ok(Forked::Child) => zygote::run(&order_inside, events, &domain, attempt, supervisor_pid),
+        Ok(Forked::Child) => zygote::run(&order_inside, events, &domain, attempt, supervisor_pid, prepared),
         Ok(Forked::Parent(pid)) => pid,
         Err(_) => sys::exit_now(i32::from(TRY_FEWER)),
     };

@@ -22,7 +22,7 @@ use super::{
     domain::{ConfineError, Domain, Enforcement, Host, Tmp},
     filter::{
         self,
-        deny::{Ipc, SignalScope},
+        deny::{Ipc, Prepared, SignalScope},
     },
     guardian::{exit_code, harden},
     landlock::{self, Grants},
@@ -32,9 +32,9 @@ use super::{
 };
 
 /// Runs the zygote; never returns.
-pub(super) fn run(order: &OwnedFd, events: &OwnedFd, domain: &Domain, attempt: Attempt, supervisor: i32) -> ! {
+pub(super) fn run(order: &OwnedFd, events: &OwnedFd, domain: &Domain, attempt: Attempt, supervisor: i32, prepared: Prepared) -> ! {
     let Ok(signals) = sys::signal_descriptor(&[libc::SIGCHLD]) else { sys::exit_now(1) };
-    let (body, listener): (ConfinedBody, _) = match enter(domain, attempt, supervisor) {
+    let (body, listener): (ConfinedBody, _) = match enter(domain, attempt, supervisor, prepared) {
         Ok((listener, enforcement)) => (Ok(enforcement), listener),
         Err(error) => (Err(error), None),
     };
@@ -47,7 +47,7 @@ pub(super) fn run(order: &OwnedFd, events: &OwnedFd, domain: &Domain, attempt: A
     serve(order, events, &signals)
 }
 
-fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<OwnedFd>, Enforcement), ConfineError> {
+fn enter(domain: &Domain, attempt: Attempt, supervisor: i32, prepared: Prepared) -> Result<(Option<OwnedFd>, Enforcement), ConfineError> {
     let internal = |what: &'static str| move |error: io::Error| ConfineError::internal(what, error);
     die_with_parent().map_err(internal("tying the zygote to its parent"))?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| ConfineError::internal("becoming a subreaper", e))?;
@@ -66,9 +66,9 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
 
     let kernel = probe::Kernel::look();
     let abi = landlock::enter(grants, domain.landlock)?;
-    let scope = if abi >= 6 { SignalScope::ByLandlock } else { SignalScope::ByNumber { supervisor } };
+    let scope = scope(abi, supervisor);
     let ipc = if attempt.mount || domain.host == Host::Own { Ipc::Own } else { Ipc::Shared };
-    for program in filter::deny::programs(scope, ipc).map_err(|error| ConfineError::internal("compiling the deny filter", error))? {
+    for program in prepared.programs(scope, ipc).map_err(|error| ConfineError::internal("compiling the deny filter", error))? {
         sys::install_filter(&program, Listen::No).map_err(internal("installing the deny filter"))?;
     }
     let listen = if Wall::NotifyFilter.stands() { Listen::Yes } else { Listen::No };
@@ -82,6 +82,17 @@ fn enter(domain: &Domain, attempt: Attempt, supervisor: i32) -> Result<(Option<O
     })?;
     let enforcement = probe::enforcement(kernel, domain, attempt, abi, &paths.mapped, &missing);
     Ok((listener, enforcement))
+}
+
+/// Who keeps the agent's signals inside.
+fn scope(abi: u32, supervisor: i32) -> SignalScope {
+    if abi >= 6 { SignalScope::ByLandlock } else { SignalScope::ByNumber { supervisor } }
+}
+
+/// The filters of a zygote with this try's namespaces, as far as they can be told before its domain
+/// is known.
+pub(super) fn prepare(attempt: Attempt, supervisor: i32) -> Prepared {
+    Prepared::new(scope(sys::landlock_abi(), supervisor), if attempt.mount { Ipc::Own } else { Ipc::Shared })
 }
 
 fn die_with_parent() -> io::Result<()> {

@@ -67,10 +67,7 @@ impl MainProcess {
         let history = History::new();
         let (input, input_queue) = mpsc::channel(CHUNKS);
         let (publish, state) = watch::channel(supervisor::MainProcess::default());
-        let tell = move |main: supervisor::MainProcess| {
-            publish.send_replace(main.clone());
-            report(main);
-        };
+        let tell = teller(publish, report);
         let shape = match (spec.terminal, spec.stdin) {
             (Some(size), _) => Shape::Terminal(size),
             (None, StdinSource::Attached) => Shape::Pipes,
@@ -194,6 +191,17 @@ impl MainProcess {
     }
 }
 
+/// Tells the report first: who waits for the end of the process ends the session next.
+fn teller(
+    publish: watch::Sender<supervisor::MainProcess>,
+    report: impl Fn(supervisor::MainProcess) + Send + 'static,
+) -> impl Fn(supervisor::MainProcess) + Send + 'static {
+    move |main| {
+        report(main.clone());
+        publish.send_replace(main);
+    }
+}
+
 fn shown((stream, bytes): (Stream, bytes::Bytes)) -> Output {
     match stream {
         Stream::Stdout => Output::Stdout(bytes),
@@ -245,3 +253,7 @@ fn never(main: &supervisor::MainProcess) -> Exited {
 pub(crate) fn now() -> prost_types::Timestamp {
     std::time::SystemTime::now().into()
 }
+
+#[cfg(test)]
+#[path = "main_process_tests.rs"]
+mod tests;

@@ -132,6 +132,29 @@ pub(in crate::confine) fn programs(scope: SignalScope, ipc: Ipc) -> Result<Vec<V
     Ok(vec![compile(denied(scope, ipc)?, libc::EPERM)?, compile(missing, libc::ENOSYS)?])
 }
 
+/// The programs that will probably be wanted, compiled while there is nothing else to do.
+pub(in crate::confine) struct Prepared {
+    scope: SignalScope,
+    ipc: Ipc,
+    programs: Option<Vec<Vec<Instruction>>>,
+}
+
+impl Prepared {
+    /// For these circumstances.
+    pub(in crate::confine) fn new(scope: SignalScope, ipc: Ipc) -> Self {
+        // What does not compile is told by whoever needs it.
+        Self { scope, ipc, programs: programs(scope, ipc).ok() }
+    }
+
+    /// The programs for these circumstances, whatever was prepared.
+    pub(in crate::confine) fn programs(self, scope: SignalScope, ipc: Ipc) -> Result<Vec<Vec<Instruction>>, seccompiler::Error> {
+        match self.programs {
+            Some(programs) if (self.scope, self.ipc) == (scope, ipc) => Ok(programs),
+            _ => programs(scope, ipc),
+        }
+    }
+}
+
 fn denied(scope: SignalScope, ipc: Ipc) -> Result<Rules, seccompiler::Error> {
     let mut rules = Rules::new();
     let mut whole = |numbers: &[libc::c_long]| {
