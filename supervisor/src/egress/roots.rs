@@ -20,8 +20,8 @@ use crate::limits::egress::UPSTREAM_SESSIONS;
 const SYSTEM_BUNDLES: [&str; 4] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
-/// The roots that upstream certificates must lead to, and TLS with them. Read when a connection
-/// first needs them: it takes milliseconds, and many sandboxes never inspect anything.
+/// The roots that upstream certificates must lead to, and TLS with them. Put together when a
+/// connection first needs them: it takes milliseconds, and many sandboxes never inspect anything.
 #[derive(Clone)]
 pub struct UpstreamRoots(Arc<LazyLock<Result<TlsConnector, rustls::Error>, Source>>);
 
@@ -35,17 +35,21 @@ impl std::fmt::Debug for UpstreamRoots {
 
 impl UpstreamRoots {
     /// Compiled-in roots and those of the system. A certificate of the system that cannot be
-    /// read is left out: fewer roots, never more.
+    /// read is left out: fewer roots, never more. What `SSL_CERT_FILE` and `SSL_CERT_DIR` name is
+    /// read now: it may lie where an agent, once there is one, can write.
     pub fn system() -> Self {
+        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(|name| std::env::var_os(name).is_some());
+        // This reads them *instead of* the system's bundle, if they are set.
+        let named = if named { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
         Self::read_by(|| {
             let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-            // This reads SSL_CERT_FILE and SSL_CERT_DIR *instead of* the system's bundle, if they are set.
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if std::env::var_os("SSL_CERT_FILE").is_some() || std::env::var_os("SSL_CERT_DIR").is_some() {
-                for path in SYSTEM_BUNDLES.iter().map(Path::new).filter(|path| path.exists()).take(1) {
-                    store.add_parsable_certificates(rustls_native_certs::load_certs_from_paths(Some(path), None).certs);
-                }
-            }
+            store.add_parsable_certificates(named);
+            let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
+            let system = match bundle {
+                Some(path) => rustls_native_certs::load_certs_from_paths(Some(path), None),
+                None => rustls_native_certs::load_native_certs(),
+            };
+            store.add_parsable_certificates(system.certs);
             store
         })
     }
