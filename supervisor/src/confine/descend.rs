@@ -50,28 +50,30 @@ fn parent(pid: u32) -> io::Result<Option<u32>> {
 }
 
 /// Kills every descendant of this process and reaps what becomes its child.
+///
+/// A look at all processes takes a moment, in which one whose parent ends may be missed: it is over
+/// when two looks in a row found nobody.
 pub(crate) fn kill_descendants() {
     let own = std::process::id();
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        let mut stopped = HashSet::new();
+    let mut empty_looks = 0;
+    while empty_looks < 2 && start.elapsed() < PATIENCE {
+        let (mut stopped, mut unknown) = (HashSet::new(), false);
         loop {
-            let new: Vec<u32> = descendants(own).unwrap_or_default().into_iter().filter(|pid| stopped.insert(*pid)).collect();
+            let found = descendants(own).unwrap_or_else(|_| {
+                unknown = true;
+                Vec::new()
+            });
+            let new: Vec<u32> = found.into_iter().filter(|pid| stopped.insert(*pid)).collect();
             if new.is_empty() {
                 break;
             }
             signal_all(&new, Signal::STOP);
         }
-        if stopped.is_empty() {
-            return;
-        }
+        empty_looks = if stopped.is_empty() && !unknown { empty_looks + 1 } else { 0 };
         signal_all(stopped.iter(), Signal::KILL);
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        if descendants(own).is_ok_and(|left| left.is_empty()) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

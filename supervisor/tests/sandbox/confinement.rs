@@ -376,7 +376,9 @@ fn guardian(setting: Setting) {
 fn guardian_and_launcher(setting: Setting) {
     let killed = killed(setting, &["guardian", "launcher"]);
     assert_eq!(killed.code, None);
-    assert!(killed.log.contains("{\"fatal\":\"GuardianDied\"}"), "{}", killed.log);
+    // Both are true; which is seen first is chance.
+    let told = ["{\"fatal\":\"GuardianDied\"}", "{\"end\":70}"];
+    assert!(told.iter().any(|reason| killed.log.contains(reason)), "{}", killed.log);
 }
 
 fn launcher(setting: Setting) {
