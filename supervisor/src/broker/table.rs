@@ -68,13 +68,16 @@ pub(super) struct Table {
     bound: usize,
     entries: Mutex<HashMap<u64, Arc<Entry>>>,
     last: Mutex<Instant>,
+    /// Held while looking: an older look must not end between the two of a newer one, with what it
+    /// saw before.
+    looking: Mutex<()>,
 }
 
 impl Table {
     pub(super) fn new(launcher: u32) -> Self {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let bound = SOCKETS.min(usize::try_from(descriptors / 4).unwrap_or(SOCKETS)).max(16);
-        Self { launcher, bound, entries: Mutex::default(), last: Mutex::new(Instant::now()) }
+        Self { launcher, bound, entries: Mutex::default(), last: Mutex::new(Instant::now()), looking: Mutex::new(()) }
     }
 
     pub(super) fn get(&self, inode: Option<u64>) -> Option<Arc<Entry>> {
@@ -120,12 +123,18 @@ impl Table {
 
     /// Forgets what no process of the sandbox holds.
     pub(super) fn collect_now(&self) -> io::Result<()> {
-        self.collect()?;
-        self.collect()
+        let _looking = self.looking.lock();
+        self.look()?;
+        self.look()
     }
 
     /// Forgets what no process of the sandbox held, now and the time before.
     pub(super) fn collect(&self) -> io::Result<()> {
+        let _looking = self.looking.lock();
+        self.look()
+    }
+
+    fn look(&self) -> io::Result<()> {
         let start = Instant::now();
         let held = self.held()?;
         let dropped: Vec<_> = {
