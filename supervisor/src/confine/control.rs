@@ -67,7 +67,7 @@ pub(super) fn wait_for_domain(supervisor: &OwnedFd, events: &OwnedFd) -> ! {
         // The supervisor ended before it had a domain: nothing of the agent runs.
         sys::exit_now(0)
     };
-    let Some(mut given) = Given::take(descriptors) else { sys::exit_now(1) };
+    let Some(given) = Given::take(descriptors) else { sys::exit_now(1) };
     let Ok(domain) = given.domain() else { sys::exit_now(1) };
     let network = if domain.loopback == super::Loopback::Private { domain.namespaces.network } else { Use::Never };
     for attempt in Attempt::all(domain.namespaces, network) {
@@ -117,7 +117,7 @@ impl Given {
         Ok(Self { domain: self.domain.try_clone()?, maker: self.maker.try_clone()? })
     }
 
-    fn domain(&mut self) -> io::Result<Domain> {
+    fn domain(&self) -> io::Result<Domain> {
         wire::load(self.domain.try_clone()?)
     }
 }
@@ -179,7 +179,7 @@ fn control(supervisor: &OwnedFd, events: &OwnedFd, attempt: Attempt, given: impl
     let _ = harden();
     let prepared = zygote::prepare(attempt, supervisor_pid);
     // Without a domain there is nothing to do: the supervisor ended, or wants other namespaces.
-    let Some(mut given) = given() else { sys::exit_now(0) };
+    let Some(given) = given() else { sys::exit_now(0) };
     let Ok(domain) = given.domain() else { sys::exit_now(1) };
     let Ok((order, order_inside)) = wire::pair() else { sys::exit_now(1) };
     let zygote = match sys::fork_sharing_descriptors() {
