@@ -50,12 +50,15 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 pub const DELETE_GRACE: Duration = Duration::from_secs(3);
 /// From SIGKILL until the driver reports that a workload will not go.
 pub const KILL_GRACE: Duration = Duration::from_secs(10);
-/// `supervisor.log` is put aside when it is larger than this at the start, in bytes.
-pub const SUPERVISOR_LOG: u64 = 4 << 20;
+/// From giving a sandbox its supervisor until the next one is started: the sandbox has the machine
+/// to itself meanwhile.
+pub const SPARE_DELAY: Duration = Duration::from_millis(150);
 /// Largest record file (`supervisor.json`, `failure.json`, `driver.json`) that is read, in bytes.
 pub const RECORD_FILE: u64 = 64 << 10;
 /// Largest bootstrap document, in bytes: it must fit into a pipe before anyone reads it.
 pub const BOOTSTRAP: usize = 256 << 10;
+/// What a pipe holds when it is made, in bytes: pipe(7).
+pub const PIPE: usize = 64 << 10;
 /// Changed sandboxes that a slow watcher may be behind before it is told of all of them.
 pub const DRIVER_EVENTS: usize = 1024;
 /// First uid of sandboxes when the driver runs as root.

@@ -28,6 +28,7 @@ const DEATHS: [(Goal, &[&str]); 3] = [
             "sandbox-starting",
             "process-noted",
             "process-spawned",
+            "process-bound",
             "process-recorded",
             "sandbox-started",
             "sandbox-status",

@@ -28,6 +28,7 @@ const PLACES: [&str; 13] = [
     "process-noted",
     "process-cleared",
     "process-spawned",
+    "process-bound",
     "process-recorded",
     "sandbox-started",
     "sandbox-status",

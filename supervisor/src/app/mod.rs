@@ -1,30 +1,39 @@
 //! The supervisor as a process: from the bootstrap to the exit code.
 //!
 //! ```text
-//!  one thread:   bootstrap ─▶ lock ─▶ guardian ─▶ launcher         (both forked)
-//!  then:         runtime ─▶ CA, egress ─▶ session ─▶ first configuration ─▶ domain, broker, agent
+//!  one thread:   guardian ─▶ launcher, its namespaces              (all forked)
+//!  then:         runtime, certificate authority ─▶ wait for the bootstrap
+//!  bound:        lock ─▶ egress, session ─▶ first configuration ─▶ domain, broker, agent
 //!  until:        SIGTERM, Shutdown, Rejected ─▶ stop ─▶ last report ─▶ 0
 //!                cannot be enforced here ─▶ last report ─▶ 69      ours failed ─▶ 70
 //!                launcher or guardian gone ─▶ all killed ─▶ last report ─▶ 70
 //! ```
 //!
-//! The lock is taken before the first fork, so that the guardian holds it as well: a second
-//! supervisor cannot start before the last process of this one is gone. The token is not in the
-//! memory of a process that was forked: the document is kept outside until the forks are done.
+//! All that is the same for every sandbox is done before the bootstrap is read: a driver may keep a
+//! supervisor waiting, and the forked processes were never near the token. The guardian and the
+//! launcher are given the lock to hold, so that a second supervisor cannot start before the last
+//! process of this one is gone.
 
 mod files;
 
-use std::{fs::File, io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{os::fd::AsFd as _, process::ExitCode, sync::Arc, time::Duration};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{Audit, AuditLimit, AuditQueue, Level},
     bootstrap::{Bootstrap, BootstrapError},
     confine::{self, Guardian, Launcher},
-    egress::{EgressConfig, EgressProxy, ca::SandboxCa, roots::UpstreamRoots},
+    egress::{
+        EgressConfig, EgressProxy,
+        ca::{CaError, SandboxCa},
+        roots::SystemTrust,
+    },
     limits::session::{FLUSH_TIME, SHUTDOWN_GRACE, SHUTDOWN_GRACE_MAX},
     process::Table,
     sandbox::{Fatal, FatalKind, Place, Sandbox},
@@ -77,8 +86,8 @@ pub fn doctor() -> ExitCode {
 
 /// Runs a sandbox. To be called while the process has one thread.
 pub fn supervise() -> ExitCode {
-    match begin() {
-        Ok(begun) => run(begun),
+    match Unbound::new().and_then(Unbound::bind) {
+        Ok(bound) => bound.run(),
         Err((code, message)) => {
             eprintln!("openshell-sandbox: {message}");
             code.into()
@@ -86,74 +95,93 @@ pub fn supervise() -> ExitCode {
     }
 }
 
-/// What there is before the first thread.
-struct Begun {
-    bootstrap: Bootstrap,
+fn internal(what: &str, error: impl std::fmt::Display) -> (Code, String) {
+    (Code::Internal, format!("{what}: {error}"))
+}
+
+/// A supervisor that has no sandbox yet.
+struct Unbound {
     guardian: Guardian,
     launcher: Launcher,
+    runtime: Runtime,
+    trust: JoinHandle<Trust>,
+}
+
+/// Whom the agent trusts, and whom we trust for it.
+struct Trust {
+    authority: Result<SandboxCa, CaError>,
+    system: SystemTrust,
+}
+
+impl Trust {
+    fn new() -> Self {
+        Self { authority: SandboxCa::new(), system: SystemTrust::read() }
+    }
+}
+
+impl Unbound {
+    fn new() -> Result<Self, (Code, String)> {
+        let guardian = confine::guardian::enter().map_err(|e| internal("starting the guardian", e))?;
+        let launcher = Launcher::fork().map_err(|e| internal("starting the launcher", e))?;
+        log_to_stderr();
+        // One provider is linked; a second installation of it changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(BLOCKING)
+            .thread_name("supervisor")
+            .enable_all()
+            .build()
+            .map_err(|e| internal("starting the runtime", e))?;
+        let trust = runtime.spawn_blocking(Trust::new);
+        Ok(Self { guardian, launcher, runtime, trust })
+    }
+
+    /// Waits for the bootstrap and takes the sandbox's lock.
+    fn bind(self) -> Result<Bound, (Code, String)> {
+        let bad = |error: BootstrapError| (Code::BadBootstrap, error.to_string());
+        let document = Bootstrap::document(std::io::stdin().lock()).map_err(bad)?;
+        let bootstrap = Bootstrap::parse(&document).map_err(bad)?;
+        drop(document);
+        confine::guardian::leave_standard_input().map_err(|e| internal("leaving standard input", e))?;
+        let lock = Lock::take(&bootstrap.directory).map_err(|error| match error {
+            LockError::Held(_) => (Code::Locked, error.to_string()),
+            LockError::Io { .. } => (Code::Internal, error.to_string()),
+        })?;
+        self.guardian.hold(lock.as_fd()).map_err(|e| internal("giving the guardian the lock", e))?;
+        self.launcher.hold(lock.as_fd().try_clone_to_owned().map_err(|e| internal("giving the launcher the lock", e))?);
+        Ok(Bound { unbound: self, bootstrap, lock })
+    }
+}
+
+/// A supervisor of this sandbox alone.
+struct Bound {
+    unbound: Unbound,
+    bootstrap: Bootstrap,
     lock: Lock,
 }
 
-fn begin() -> Result<Begun, (Code, String)> {
-    let internal = |what: &str, error: std::io::Error| (Code::Internal, format!("{what}: {error}"));
-    let bad = |error: BootstrapError| (Code::BadBootstrap, error.to_string());
-    let document = Bootstrap::document(std::io::stdin().lock()).map_err(bad)?;
-    let directory = Bootstrap::parse(&document).map_err(bad)?.directory;
-    let lock = Lock::take(&directory).map_err(|error| match error {
-        LockError::Held(_) => (Code::Locked, error.to_string()),
-        LockError::Io { .. } => (Code::Internal, error.to_string()),
-    })?;
-    let kept = keep(&document).map_err(|e| internal("keeping the bootstrap", e))?;
-    drop(document);
-    let guardian = confine::guardian::enter().map_err(|e| internal("starting the guardian", e))?;
-    let launcher = Launcher::fork().map_err(|e| internal("starting the launcher", e))?;
-    let bootstrap = Bootstrap::document(&kept).and_then(|document| Bootstrap::parse(&document)).map_err(bad)?;
-    // Gone for everyone who has inherited the descriptor.
-    kept.set_len(0).map_err(|e| internal("forgetting the bootstrap", e))?;
-    Ok(Begun { bootstrap, guardian, launcher, lock })
-}
-
-/// Puts the document where a fork does not copy it.
-fn keep(document: &[u8]) -> std::io::Result<File> {
-    use std::io::Seek as _;
-    let mut kept = File::from(memfd_create("bootstrap", MemfdFlags::CLOEXEC)?);
-    kept.write_all(document)?;
-    kept.rewind()?;
-    Ok(kept)
-}
-
-fn run(begun: Begun) -> ExitCode {
-    let Begun { bootstrap, guardian, launcher, lock } = begun;
-    let directory = bootstrap.directory.clone();
-    log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
-        .thread_name("supervisor")
-        .enable_all()
-        .build();
-    let ended = match runtime {
-        Ok(runtime) => {
-            let ended = runtime.block_on(live(bootstrap, guardian, launcher));
-            runtime.shutdown_background();
-            ended
-        }
-        Err(error) => Err(Fatal::internal("Internal", format!("the runtime did not start: {error}"))),
-    };
-    let code = match ended {
-        Ok(()) => Code::Ended.into(),
-        Err(fatal) => {
-            tracing::error!(code = fatal.code, "{fatal}");
-            files::write_failure(&directory, &fatal);
-            match fatal.kind {
-                FatalKind::NotEnforceable => Code::NotEnforceable.into(),
-                FatalKind::Internal => Code::Internal.into(),
+impl Bound {
+    fn run(self) -> ExitCode {
+        let Self { unbound: Unbound { guardian, launcher, runtime, trust }, bootstrap, lock } = self;
+        let directory = bootstrap.directory.clone();
+        let ended = runtime.block_on(live(bootstrap, guardian, launcher, trust));
+        runtime.shutdown_background();
+        let code = match ended {
+            Ok(()) => Code::Ended.into(),
+            Err(fatal) => {
+                tracing::error!(code = fatal.code, "{fatal}");
+                files::write_failure(&directory, &fatal);
+                match fatal.kind {
+                    FatalKind::NotEnforceable => Code::NotEnforceable.into(),
+                    FatalKind::Internal => Code::Internal.into(),
+                }
             }
-        }
-    };
-    // A driver that finds the lock free looks for the reason, also where no guardian holds it.
-    drop(lock);
-    code
+        };
+        // A driver that finds the lock free looks for the reason, also where no guardian holds it.
+        drop(lock);
+        code
+    }
 }
 
 /// Standard error is `supervisor.log` in the sandbox's directory.
@@ -162,13 +190,11 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher) -> Result<(), Fatal> {
+async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher, trust: JoinHandle<Trust>) -> Result<(), Fatal> {
     let instance_id = uuid::Uuid::new_v4().to_string();
     files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
     tracing::info!(sandbox = bootstrap.sandbox_id, name = bootstrap.sandbox_name, instance = instance_id, "supervising");
-    // One provider is linked; a second installation of it changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let Bootstrap { sandbox_id, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
     let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, token });
     let early = session::begin_early(&identity);
@@ -183,17 +209,19 @@ async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher) -> R
     // Whatever the driver says: the log, the lock and the records are not the agent's.
     protected.push(directory.clone());
     let place = Place { directory, workspace, run_as, protected };
-    let sandbox = assemble(place, launcher, audit, gone.clone())?;
+    let trust = trust.await.map_err(|error| Fatal::internal("Internal", format!("what is trusted was not read: {error}")))?;
+    let sandbox = assemble(place, launcher, trust, audit, gone.clone())?;
     until_the_end(&identity, early, &sandbox, &queue, &gone, &guardian).await
 }
 
-fn assemble(place: Place, launcher: Launcher, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
+fn assemble(place: Place, launcher: Launcher, trust: Trust, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Fatal::internal("Internal", format!("{what}: {error}"));
-    let ca = SandboxCa::new().map_err(|e| failed("the sandbox's certificate authority was not made", &e))?;
-    let trust = files::trust_directory(&place.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
-    let trust = ca.write(&trust).map_err(|e| failed("the certificates for the agent were not written", &e))?;
-    let variables = crate::egress::env::variables(&trust.ca, &trust.bundle);
-    let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: UpstreamRoots::system() });
+    let ca = trust.authority.map_err(|e| failed("the sandbox's certificate authority was not made", &e))?;
+    let system = trust.system.current();
+    let directory = files::trust_directory(&place.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
+    let written = ca.write(&directory, system.bundle_pem()).map_err(|e| failed("the certificates for the agent were not written", &e))?;
+    let variables = crate::egress::env::variables(&written.ca, &written.bundle);
+    let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: system.into_roots() });
     let launcher = Arc::new(launcher);
     let exits = launcher.exits().ok_or_else(|| Fatal::internal("Internal", "the launcher's exits are taken already"))?;
     let table = Table::new(Arc::clone(&launcher), exits, gone);

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, IntoRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _, OwnedFd},
 };
 
 use rustix::{
@@ -105,16 +105,23 @@ fn run(supervisor: &OwnedFd, events: &OwnedFd, given: &Given, attempt: Attempt) 
 struct Given {
     domain: OwnedFd,
     maker: OwnedFd,
+    /// Open until this process ends.
+    held: Vec<OwnedFd>,
 }
 
 impl Given {
     fn take(descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let [domain, maker] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
-        Some(Self { domain, maker })
+        let mut descriptors = descriptors.into_iter();
+        Some(Self { domain: descriptors.next()?, maker: descriptors.next()?, held: descriptors.collect() })
     }
 
     fn copy(&self) -> io::Result<Self> {
-        Ok(Self { domain: self.domain.try_clone()?, maker: self.maker.try_clone()? })
+        let held = self.held.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { domain: self.domain.try_clone()?, maker: self.maker.try_clone()?, held })
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [&self.domain, &self.maker].into_iter().chain(&self.held).map(OwnedFd::as_fd).collect()
     }
 
     fn domain(&self) -> io::Result<Domain> {
@@ -149,7 +156,7 @@ impl Early {
     /// Gives it the domain and waits for its end.
     fn run(self, given: &Given) -> u8 {
         // One that could not make its namespaces is gone, and its exit code says so.
-        let _ = wire::send(self.handover.as_fd(), &Request::Confine, &[given.domain.as_fd(), given.maker.as_fd()]);
+        let _ = wire::send(self.handover.as_fd(), &Request::Confine, &given.descriptors());
         wait_for(self.pid)
     }
 

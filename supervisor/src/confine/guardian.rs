@@ -10,7 +10,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -24,6 +24,7 @@ use super::{
     ablation::Wall,
     descend::kill_descendants,
     sys::{self, Forked},
+    wire::{self, Hold},
 };
 
 /// Proof that this process runs under a guardian.
@@ -31,6 +32,7 @@ use super::{
 pub struct Guardian {
     pid: Pid,
     process: OwnedFd,
+    holds: OwnedFd,
 }
 
 impl Guardian {
@@ -42,6 +44,12 @@ impl Guardian {
     /// Whether it was killed: it never ends before the supervisor.
     pub fn ended(&self) -> bool {
         ended(&self.process, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    /// Has the guardian hold this descriptor to its end: a lock that is taken after the fork.
+    pub fn hold(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        // It never reads: what waits in its socket is open as long as the socket is.
+        wire::send(self.holds.as_fd(), &Hold {}, &[descriptor])
     }
 
     /// From now on every process below this one is killed when the guardian ends, and `then` is
@@ -68,10 +76,11 @@ fn ended(process: &OwnedFd, time: Option<&Timespec>) -> bool {
 /// To be called first of all, while the process has one thread.
 pub fn enter() -> io::Result<Guardian> {
     let guardian = rustix::process::getpid();
+    let (holds, held) = wire::pair()?;
     let signals = sys::signal_descriptor(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     match sys::fork()? {
         Forked::Child => {
-            drop(signals);
+            drop((signals, held));
             sys::reset_signals();
             // Rust's runtime ignores it; reset_signals has undone that.
             ignore_broken_pipes();
@@ -82,13 +91,15 @@ pub fn enter() -> io::Result<Guardian> {
             }
             harden()?;
             set_child_subreaper(Some(rustix::process::getpid()))?;
-            Ok(Guardian { pid: guardian, process: process? })
+            Ok(Guardian { pid: guardian, process: process?, holds })
         }
         Forked::Parent(supervisor) => {
+            drop(holds);
             // Failures here leave a guardian that still waits; nothing is weaker for it.
             let _ = harden();
+            let _ = leave_standard_input();
             let _ = set_child_subreaper(Some(guardian));
-            guard(supervisor, &signals)
+            guard(supervisor, &signals, &held)
         }
     }
 }
@@ -101,12 +112,17 @@ pub(super) fn harden() -> io::Result<()> {
     Ok(())
 }
 
+/// Standard input is where the bootstrap comes from: nobody but the supervisor reads it.
+pub fn leave_standard_input() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?)
+}
+
 pub(super) fn ignore_broken_pipes() {
     // A write to a closed pipe is an error to handle, not an end.
     sys::ignore(libc::SIGPIPE);
 }
 
-fn guard(supervisor: Pid, signals: &OwnedFd) -> ! {
+fn guard(supervisor: Pid, signals: &OwnedFd, _held: &OwnedFd) -> ! {
     loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == supervisor {

@@ -107,6 +107,7 @@ pub struct Launcher {
     exits: Mutex<Option<Exits>>,
     children: Arc<Children>,
     next: AtomicU64,
+    held: Mutex<Vec<OwnedFd>>,
     /// Where temporary files go when `/tmp` is not the sandbox's own.
     temporary: Mutex<Option<PathBuf>>,
 }
@@ -135,6 +136,7 @@ impl Launcher {
         match sys::fork()? {
             Forked::Child => {
                 drop((control, events));
+                let _ = guardian::leave_standard_input();
                 control::wait_for_domain(&control_inside, &events_inside)
             }
             Forked::Parent(process) => {
@@ -150,10 +152,17 @@ impl Launcher {
                     exits: Mutex::new(Some(Exits(exits))),
                     children: Arc::new(Children { known: Mutex::default(), ended: Mutex::new(Some(ended)) }),
                     next: AtomicU64::new(1),
+                    held: Mutex::default(),
                     temporary: Mutex::default(),
                 })
             }
         }
+    }
+
+    /// Has whatever can start a process of the agent hold this descriptor: a lock that is taken after
+    /// the fork. To be called before [`Launcher::confine`].
+    pub fn hold(&self, descriptor: OwnedFd) {
+        self.held.lock().push(descriptor);
     }
 
     /// Enters the domain; once. Blocks for a few milliseconds.
@@ -172,8 +181,10 @@ impl Launcher {
         let body = wire::store(domain).map_err(internal)?;
         let (maker, maker_inside) = wire::pair().map_err(internal)?;
         set_timeout(&self.control, CONFINE_TIME).map_err(internal)?;
-        wire::send(self.control.as_fd(), &Request::Confine, &[body.as_fd(), maker_inside.as_fd()]).map_err(internal)?;
-        drop(maker_inside);
+        let held = std::mem::take(&mut *self.held.lock());
+        let given: Vec<_> = [&body, &maker_inside].into_iter().chain(&held).map(OwnedFd::as_fd).collect();
+        wire::send(self.control.as_fd(), &Request::Confine, &given).map_err(internal)?;
+        drop((maker_inside, held));
         let answer = wire::receive::<Confined>(self.control.as_fd()).map_err(internal)?;
         let Some(answer) = answer else {
             return Err(ConfineError::new("Internal", "the launcher ended before it entered the domain; its log has the cause"));

@@ -23,10 +23,15 @@ const DATAGRAM: usize = 4096;
 /// Most descriptors of one message.
 const DESCRIPTORS: usize = 8;
 
+/// Supervisor to guardian. Descriptor: what the guardian keeps open.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hold {}
+
 /// Supervisor to control process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Descriptors: the domain, and the control process's end of the socket maker.
+    /// Descriptors: the domain, the control process's end of the socket maker, and what it is to
+    /// hold to its end.
     Confine,
     /// Descriptors: [`SpawnBody`], standard input, output and error, status.
     Spawn { ticket: u64 },

@@ -103,14 +103,12 @@ impl SandboxCa {
         &self.inner.pem
     }
 
-    /// Writes the authority and the bundle below `directory`, each mode 0644 and in one step: a
+    /// Writes the authority, and the bundle of it and `system`, below `directory`, each mode 0644 and in one step: a
     /// reader sees the old file or the new one.
-    pub fn write(&self, directory: &Path) -> io::Result<TrustFiles> {
+    pub fn write(&self, directory: &Path, system: &str) -> io::Result<TrustFiles> {
         let files = TrustFiles { ca: directory.join(CA_FILE), bundle: directory.join(BUNDLE_FILE) };
         replace(&files.ca, self.pem().as_bytes())?;
-        let mut bundle = super::roots::system_bundle_pem();
-        bundle.push_str(self.pem());
-        replace(&files.bundle, bundle.as_bytes())?;
+        replace(&files.bundle, [system, self.pem()].concat().as_bytes())?;
         Ok(files)
     }
 

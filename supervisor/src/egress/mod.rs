@@ -74,7 +74,7 @@ pub struct EgressConfig {
     pub ca: SandboxCa,
     /// Where decisions are recorded.
     pub audit: Audit,
-    /// Whom upstream servers are verified against; [`UpstreamRoots::system`] outside of tests.
+    /// Whom upstream servers are verified against; [`roots::SystemTrust`] outside of tests.
     pub roots: UpstreamRoots,
 }
 

@@ -6,12 +6,14 @@
 
 use std::{
     fmt::Write as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use rustls_pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
 
 use crate::limits::egress::UPSTREAM_SESSIONS;
@@ -34,26 +36,6 @@ impl std::fmt::Debug for UpstreamRoots {
 }
 
 impl UpstreamRoots {
-    /// Compiled-in roots and those of the system. A certificate of the system that cannot be
-    /// read is left out: fewer roots, never more. What `SSL_CERT_FILE` and `SSL_CERT_DIR` name is
-    /// read now: it may lie where an agent, once there is one, can write.
-    pub fn system() -> Self {
-        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(|name| std::env::var_os(name).is_some());
-        // This reads them *instead of* the system's bundle, if they are set.
-        let named = if named { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
-        Self::read_by(|| {
-            let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-            store.add_parsable_certificates(named);
-            let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
-            let system = match bundle {
-                Some(path) => rustls_native_certs::load_certs_from_paths(Some(path), None),
-                None => rustls_native_certs::load_native_certs(),
-            };
-            store.add_parsable_certificates(system.certs);
-            store
-        })
-    }
-
     /// These roots only.
     pub fn from_store(store: RootCertStore) -> Self {
         Self::read_by(|| store)
@@ -80,13 +62,76 @@ fn connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// What the system trusts, as PEM, for the bundle inside the sandbox. Where the system has
-/// no bundle file it is made of the certificates that can be found.
-pub(super) fn system_bundle_pem() -> String {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let system = SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
+/// What the system trusts, as it was read at one moment.
+pub struct SystemTrust {
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    /// From what `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    named: Vec<CertificateDer<'static>>,
+    bundle: String,
+}
+
+/// Tells whether a file is another than it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self { file: meta.ino(), length: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) })
+    }
+}
+
+impl SystemTrust {
+    /// Reads it. What `SSL_CERT_FILE` and `SSL_CERT_DIR` name may lie where an agent, once there is
+    /// one, can write.
+    pub fn read() -> Self {
+        let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+        let directory = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
+        let system = SYSTEM_BUNDLES.map(PathBuf::from);
+        let files = file.iter().chain(&directory).chain(&system).map(|path| (path.clone(), Stamp::of(path))).collect();
+        // This reads them *instead of* the system's bundle, if they are set.
+        let named = if file.is_some() || directory.is_some() { rustls_native_certs::load_native_certs().certs } else { Vec::new() };
+        let bundle = bundle_pem(file.into_iter().chain(system.into_iter().find(|path| path.exists())));
+        Self { files, named, bundle }
+    }
+
+    /// As it is now: read again if any of its files is another than it was.
+    #[must_use]
+    pub fn current(self) -> Self {
+        if self.files.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) { self } else { Self::read() }
+    }
+
+    /// As PEM, for the bundle inside the sandbox.
+    pub fn bundle_pem(&self) -> &str {
+        &self.bundle
+    }
+
+    /// Compiled-in roots and those of the system. A certificate that cannot be read is left out:
+    /// fewer roots, never more.
+    pub fn into_roots(self) -> UpstreamRoots {
+        let named = self.named;
+        UpstreamRoots::read_by(|| {
+            let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            store.add_parsable_certificates(named);
+            let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
+            let system = match bundle {
+                Some(path) => rustls_native_certs::load_certs_from_paths(Some(path), None),
+                None => rustls_native_certs::load_native_certs(),
+            };
+            store.add_parsable_certificates(system.certs);
+            store
+        })
+    }
+}
+
+/// The files together. Where there is none the bundle is made of the certificates that can be found.
+fn bundle_pem(files: impl Iterator<Item = PathBuf>) -> String {
     let mut text = String::new();
-    for path in named.into_iter().chain(system) {
+    for path in files {
         if let Ok(file) = std::fs::read_to_string(&path) {
             text.push_str(file.trim_end());
             text.push('\n');
@@ -105,4 +150,25 @@ pub(super) fn system_bundle_pem() -> String {
         text.push_str("-----END CERTIFICATE-----\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_another_when_it_was_written_or_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("bundle.pem"), directory.path().join("other.pem"));
+        assert!(Stamp::of(&path).is_none());
+        std::fs::write(&path, "a").unwrap();
+        let first = Stamp::of(&path);
+        assert!(first == Stamp::of(&path) && first.is_some());
+        std::fs::write(&other, "b").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        let replaced = Stamp::of(&path);
+        assert!(replaced != first);
+        std::fs::write(&path, "longer").unwrap();
+        assert!(Stamp::of(&path) != replaced);
+    }
 }

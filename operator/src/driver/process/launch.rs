@@ -1,36 +1,32 @@
-//! Starting a supervisor: directory, notes, bootstrap by pipe, process.
+//! Giving a sandbox its supervisor: directory, notes, bootstrap by pipe.
 //!
 //! ```text
-//!   lock ─▶ driver.json (no process) ─▶ old records gone ─▶ bootstrap in the pipe ─▶ unlock
-//!        ─▶ spawn ─▶ driver.json
+//!   lock ─▶ driver.json (no process) ─▶ old records gone ─▶ unlock
+//!        ─▶ bootstrap to a spare supervisor ─▶ driver.json
 //! ```
 //!
-//! The driver may be killed between any two of these. Before the spawn nothing runs, and the
-//! next attempt begins anew. After it the supervisor has everything it needs in its pipe and
-//! depends on us for nothing; one that is not in the notes yet is found by its lock, and a second
-//! one that is started in spite of it cannot take the lock and goes.
+//! The driver may be killed between any two of these. Before the bootstrap is given nothing runs, and
+//! the next attempt begins anew. After it the supervisor depends on us for nothing; one that is not in
+//! the notes yet is found by its lock, and a second one that is started in spite of it cannot take the
+//! lock and goes.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use rustix::pipe::PipeFlags;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::config::{GatewayAccess, ProcessDriverConfig};
 use super::kernel;
 use super::record::{self, DriverRecord, ProcessId, RunAs};
+use super::spare::Spare;
 use crate::blueprint::SandboxBlueprint;
 use crate::driver::DriverError;
 use crate::failpoint;
 use crate::limits;
-
-/// Variables of our own environment that a supervisor gets; `XDG_*` besides.
-const INHERITED: [&str; 9] =
-    ["PATH", "HOME", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_LOG", "RUST_BACKTRACE", "OPENSHELL_ABLATE"];
 
 /// The document in the pipe (docs/ARCHITECTURE.md).
 #[derive(Serialize)]
@@ -60,6 +56,7 @@ pub(super) fn launch(
     blueprint: &SandboxBlueprint,
     directory: &Path,
     run_as: Option<RunAs>,
+    spare: impl FnOnce() -> Result<Spare, DriverError>,
 ) -> Result<Option<(Child, ProcessId)>, DriverError> {
     let broken = |what: &str| {
         let place = directory.display().to_string();
@@ -86,27 +83,11 @@ pub(super) fn launch(
         DriverError::later("BootstrapFailed", format!("the gateway cannot give sandbox \"{}\" access: {error}", blueprint.name))
     })?;
     let document = document(config, blueprint, directory, &workspace, run_as, &access)?;
-    let input = filled_pipe(&document).map_err(broken("the bootstrap cannot be passed on"))?;
-    let log = open_log(directory).map_err(broken("supervisor.log cannot be opened"))?;
-    let log_too = log.try_clone().map_err(broken("supervisor.log cannot be opened"))?;
-    let inherited =
-        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("XDG_")));
+    let spare = spare()?;
     drop(lock);
-    let child = Command::new(&config.supervisor)
-        .arg("supervise")
-        .env_clear()
-        .envs(inherited)
-        .envs(config.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir("/")
-        .stdin(input)
-        .stdout(log)
-        .stderr(log_too)
-        .spawn()
-        .map_err(|error| spawn_error(&config.supervisor, &error))?;
     failpoint::reached("process-spawned");
-    // A child that has ended already is a zombie until it is reaped; its start time can be read,
-    // but it does not count as alive, and the watch on it finds out how it ended.
-    let process = ProcessId::of(child.id()).unwrap_or(ProcessId { pid: child.id() as i32, start_time: 0 });
+    let (child, process) = spare.bind(&document, directory).map_err(broken("the bootstrap cannot be passed on"))?;
+    failpoint::reached("process-bound");
     notes.process = Some(process);
     if let Err(error) = record::write(directory, record::DRIVER, &notes) {
         // It runs and is found by its lock; only its end would be harder to tell.
@@ -147,18 +128,6 @@ fn document(
     Ok(bytes)
 }
 
-/// The read end of a pipe that holds all of `bytes` and has no writer left: whoever reads it
-/// needs nobody to be alive.
-fn filled_pipe(bytes: &[u8]) -> io::Result<Stdio> {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    if bytes.len() > 64 << 10 {
-        rustix::pipe::fcntl_setpipe_size(&write, limits::BOOTSTRAP)?;
-    }
-    rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::NONBLOCK)?;
-    File::from(write).write_all(bytes)?;
-    Ok(Stdio::from(File::from(read)))
-}
-
 /// The sandbox's directory. As root it may be passed through (not listed) by the sandbox's uid,
 /// whose workspace lies in it.
 fn make_directory(directory: &Path, run_as: Option<RunAs>) -> io::Result<()> {
@@ -186,29 +155,5 @@ fn existing(made: io::Result<()>, path: &Path) -> io::Result<()> {
             }
         }
         other => other,
-    }
-}
-
-/// `supervisor.log`, put aside first if it has grown too large.
-fn open_log(directory: &Path) -> io::Result<File> {
-    let path = directory.join("supervisor.log");
-    if std::fs::symlink_metadata(&path).is_ok_and(|log| log.len() > limits::SUPERVISOR_LOG) {
-        std::fs::rename(&path, directory.join("supervisor.log.1"))?;
-    }
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(nofollow).open(path)
-}
-
-fn spawn_error(supervisor: &Path, error: &io::Error) -> DriverError {
-    let place = supervisor.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => DriverError::never(
-            "SupervisorMissing",
-            format!("{place} is not there; install openshell-sandbox beside the gateway, or name it with --supervisor"),
-        ),
-        io::ErrorKind::PermissionDenied => {
-            DriverError::never("SupervisorMissing", format!("{place} may not be executed: {error}; make it executable"))
-        }
-        _ => DriverError::later("SpawnFailed", format!("{place} cannot be started: {error}")),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   <state_dir>/<uid>/  lock  driver.json  supervisor.json  failure.json  suspended
-//!                       supervisor.log  workspace/  tmp/
+//!                       supervisor.log{,.1}  workspace/  tmp/
+//!   <state_dir>/.supervisor-<uuid>.log  of a supervisor that waits for a sandbox
 //!   <state_dir>/.removed/  what is being removed
 //! ```
 //!
@@ -23,6 +24,7 @@ mod launch;
 mod record;
 mod removal;
 mod sandboxes;
+mod spare;
 mod stop;
 mod uids;
 
@@ -31,6 +33,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -51,7 +54,9 @@ pub struct ProcessDriver {
 impl ProcessDriver {
     /// A driver over `config.state_dir`, which is made if it is not there.
     pub fn new(config: ProcessDriverConfig) -> Result<Self, DriverError> {
-        Ok(Self { sandboxes: Arc::new(Sandboxes::open(config)?) })
+        let sandboxes = Arc::new(Sandboxes::open(config)?);
+        sandboxes.refill_after(Duration::ZERO);
+        Ok(Self { sandboxes })
     }
 
     /// Runs file and process work where it may block.

@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -18,6 +19,7 @@ use super::config::ProcessDriverConfig;
 use super::inspect::{self, Found, inspect};
 use super::record::{self, DriverRecord, ProcessId};
 use super::removal;
+use super::spare::{self, Spare};
 use super::stop::{After, Ending};
 use super::uids::{self, Uids};
 use super::{kernel, launch};
@@ -36,6 +38,7 @@ pub(super) struct Sandboxes {
     uids: Mutex<Uids>,
     changed: broadcast::Sender<String>,
     remover: Mutex<Remover>,
+    spare: Mutex<Option<Spare>>,
 }
 
 /// What this process knows of a sandbox beyond what can be seen.
@@ -83,6 +86,7 @@ impl Sandboxes {
                     ),
                 )
             })?;
+        spare::forget_logs(&config.state_dir);
         let mut directories: Vec<PathBuf> =
             uids_in(&config.state_dir).unwrap_or_default().iter().map(|uid| config.state_dir.join(uid)).collect();
         directories.extend(removal::waiting(&config.state_dir));
@@ -94,6 +98,7 @@ impl Sandboxes {
             uids: Mutex::new(uids),
             changed: broadcast::channel(limits::DRIVER_EVENTS).0,
             remover: Mutex::default(),
+            spare: Mutex::default(),
         })
     }
 
@@ -142,11 +147,38 @@ impl Sandboxes {
             WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {}
         }
         let run_as = if rustix::process::geteuid().is_root() { Some(self.uids.lock().assign(&directory)?) } else { None };
-        if let Some((child, process)) = launch::launch(&self.config, blueprint, &directory, run_as)? {
+        if let Some((child, process)) = launch::launch(&self.config, blueprint, &directory, run_as, || self.take_spare())? {
             inner.child = Some(child);
             self.attend(&blueprint.uid, &slot, &mut inner, process);
         }
         Ok(())
+    }
+
+    /// A supervisor that waits, or a new one; another is started in its place when this sandbox runs.
+    fn take_spare(self: &Arc<Self>) -> Result<Spare, DriverError> {
+        self.refill_after(limits::SPARE_DELAY);
+        let spare = self.spare.lock().take_if(Spare::waits);
+        spare.map_or_else(|| Spare::start(&self.config), Ok)
+    }
+
+    /// Has a supervisor started after a time, if none waits by then.
+    pub(super) fn refill_after(self: &Arc<Self>, time: Duration) {
+        let sandboxes = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let refill = tokio::task::spawn_blocking(move || {
+                let mut spare = sandboxes.spare.lock();
+                if spare.as_mut().is_some_and(Spare::waits) {
+                    return;
+                }
+                match Spare::start(&sandboxes.config) {
+                    Ok(started) => *spare = Some(started),
+                    // Whoever needs one starts it, and says why that cannot be.
+                    Err(error) => tracing::debug!(%error, "no supervisor is kept ready"),
+                }
+            });
+            let _ = refill.await;
+        });
     }
 
     /// Ends a workload, and removes everything of it if so asked. Returns when that is under way.
