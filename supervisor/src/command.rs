@@ -1,6 +1,6 @@
 //! The supervisor as a command: parses, wires and exits.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -17,7 +17,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run a sandbox. Started by a driver, which writes the bootstrap to standard input.
-    Supervise,
+    Supervise {
+        /// Where the sandbox's files are made ready before it is known; the directory may be renamed.
+        directory: Option<PathBuf>,
+    },
     /// Print as JSON what this machine can enforce, and what it cannot.
     Doctor,
     /// Part of `doctor`: tries namespaces in a process that is thrown away.
@@ -28,7 +31,7 @@ enum Command {
 /// The process, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Supervise => app::supervise(),
+        Command::Supervise { directory } => app::supervise(directory),
         Command::Doctor => app::doctor(),
         Command::TryNamespaces => ExitCode::from(probe::try_namespaces() as u8),
     }

@@ -189,6 +189,8 @@ pub mod broker {
     pub const COLLECT_EVERY: Duration = Duration::from_secs(1);
     /// Least time between two looks that were asked for by a full table.
     pub const COLLECT_AGAIN: Duration = Duration::from_millis(20);
+    /// How long a thread of ours that is at work with a socket is waited for.
+    pub const TURN: Duration = Duration::from_millis(50);
     /// How long a connection to a server inside the sandbox may take.
     pub const DIAL_INSIDE_TIME: Duration = Duration::from_secs(5);
 }

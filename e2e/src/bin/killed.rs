@@ -27,7 +27,7 @@ const DEATHS: [(Goal, &[&str]); 3] = [
         &[
             "sandbox-starting",
             "process-noted",
-            "process-spawned",
+            "process-prepared",
             "process-bound",
             "process-recorded",
             "sandbox-started",

@@ -22,12 +22,12 @@ const ROOT: &str = "RIG_ROOT";
 const GOAL: &str = "RIG_GOAL";
 
 /// Every place in the code where the process can be made to die.
-const PLACES: [&str; 13] = [
+const PLACES: [&str; 14] = [
     "sandbox-held",
     "sandbox-starting",
     "process-noted",
     "process-cleared",
-    "process-spawned",
+    "process-prepared",
     "process-bound",
     "process-recorded",
     "sandbox-started",

@@ -9,4 +9,5 @@ mod driver;
 mod lifecycle;
 mod objects;
 mod rig;
+mod spare;
 mod stand_in;

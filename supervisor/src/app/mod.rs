@@ -16,7 +16,14 @@
 
 mod files;
 
-use std::{os::fd::AsFd as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Runtime,
@@ -31,7 +38,7 @@ use crate::{
     confine::{self, Guardian, Launcher},
     egress::{
         EgressConfig, EgressProxy,
-        ca::{CaError, SandboxCa},
+        ca::{CaError, SandboxCa, TrustFiles},
         roots::SystemTrust,
     },
     limits::session::{FLUSH_TIME, SHUTDOWN_GRACE, SHUTDOWN_GRACE_MAX},
@@ -85,8 +92,8 @@ pub fn doctor() -> ExitCode {
 }
 
 /// Runs a sandbox. To be called while the process has one thread.
-pub fn supervise() -> ExitCode {
-    match Unbound::new().and_then(Unbound::bind) {
+pub fn supervise(directory: Option<PathBuf>) -> ExitCode {
+    match Unbound::new(directory).and_then(Unbound::bind) {
         Ok(bound) => bound.run(),
         Err((code, message)) => {
             eprintln!("openshell-sandbox: {message}");
@@ -114,13 +121,30 @@ struct Trust {
 }
 
 impl Trust {
-    fn new() -> Self {
-        Self { authority: SandboxCa::new(), system: SystemTrust::read() }
+    /// Makes it, and its files in this directory. Whether these are there is seen when they are needed.
+    fn new(directory: Option<&Path>) -> Self {
+        let trust = Self { authority: SandboxCa::new(), system: SystemTrust::read() };
+        if let (Some(directory), Ok(authority)) = (directory, &trust.authority) {
+            let _ = files::trust_directory(directory).and_then(|place| authority.write(&place, trust.system.bundle_pem()));
+        }
+        trust
+    }
+
+    /// As it is now, with its files in this directory.
+    fn of_now(mut self, directory: &Path) -> io::Result<(TrustFiles, SystemTrust, SandboxCa)> {
+        let authority = self.authority.map_err(io::Error::other)?;
+        let place = files::trust_directory(directory)?;
+        let written = if self.system.is_current() { authority.written(&place) } else { None };
+        if written.is_none() {
+            self.system = SystemTrust::read();
+        }
+        let files = written.map_or_else(|| authority.write(&place, self.system.bundle_pem()), Ok)?;
+        Ok((files, self.system, authority))
     }
 }
 
 impl Unbound {
-    fn new() -> Result<Self, (Code, String)> {
+    fn new(directory: Option<PathBuf>) -> Result<Self, (Code, String)> {
         let guardian = confine::guardian::enter().map_err(|e| internal("starting the guardian", e))?;
         let launcher = Launcher::fork().map_err(|e| internal("starting the launcher", e))?;
         log_to_stderr();
@@ -133,7 +157,7 @@ impl Unbound {
             .enable_all()
             .build()
             .map_err(|e| internal("starting the runtime", e))?;
-        let trust = runtime.spawn_blocking(Trust::new);
+        let trust = runtime.spawn_blocking(move || Trust::new(directory.as_deref()));
         Ok(Self { guardian, launcher, runtime, trust })
     }
 
@@ -216,11 +240,8 @@ async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher, trus
 
 fn assemble(place: Place, launcher: Launcher, trust: Trust, audit: Audit, gone: CancellationToken) -> Result<Sandbox, Fatal> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Fatal::internal("Internal", format!("{what}: {error}"));
-    let ca = trust.authority.map_err(|e| failed("the sandbox's certificate authority was not made", &e))?;
-    let system = trust.system.current();
-    let directory = files::trust_directory(&place.directory).map_err(|e| failed("the directory for certificates was not made", &e))?;
-    let written = ca.write(&directory, system.bundle_pem()).map_err(|e| failed("the certificates for the agent were not written", &e))?;
-    let variables = crate::egress::env::variables(&written.ca, &written.bundle);
+    let (files, system, ca) = trust.of_now(&place.directory).map_err(|e| failed("the certificates for the agent were not written", &e))?;
+    let variables = crate::egress::env::variables(&files.ca, &files.bundle);
     let egress = EgressProxy::new(EgressConfig { ca, audit: audit.clone(), roots: system.into_roots() });
     let launcher = Arc::new(launcher);
     let exits = launcher.exits().ok_or_else(|| Fatal::internal("Internal", "the launcher's exits are taken already"))?;

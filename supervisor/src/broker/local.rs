@@ -16,7 +16,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -54,6 +54,11 @@ pub(super) fn make(kind: SocketType) -> Result<(Arc<OwnedFd>, Socket), Errno> {
 }
 
 impl UnixSocket {
+    /// Our copy, if we hold one and nobody is at work with it.
+    pub(super) fn descriptor(&self) -> Option<Weak<OwnedFd>> {
+        self.socket.try_lock()?.as_ref().map(Arc::downgrade)
+    }
+
     /// `listen(2)`. The kernel read the name of `bind` again after we had; here it is as it is.
     pub(super) fn listen(&self, backlog: i32) -> Answered {
         let mut socket = self.socket.lock();

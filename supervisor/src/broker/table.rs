@@ -9,7 +9,7 @@ use std::{
     fs, io,
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::{answer::Errno, caller::socket_inode, datagram::Datagram, local::UnixSocket, tcp::TcpSocket};
 use crate::{
     confine::descendants,
-    limits::broker::{COLLECT_AGAIN, SOCKETS},
+    limits::broker::{COLLECT_AGAIN, SOCKETS, TURN},
 };
 
 /// A socket of the agent.
@@ -40,6 +40,15 @@ impl Entry {
     pub(super) fn installed(&self) {
         // The first time counts.
         let _ = self.installed.set(Instant::now());
+    }
+
+    /// Our copy of what holds a name or a port, if we have one and nobody is at work with it.
+    fn descriptor(&self) -> Option<Weak<OwnedFd>> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.descriptor(),
+            Socket::Unix(socket) => socket.descriptor(),
+            Socket::Datagram(_) => None,
+        }
     }
 
     /// Takes the result of a look that began at `start`; whether the socket is gone.
@@ -121,20 +130,27 @@ impl Table {
         *last = Instant::now();
     }
 
-    /// Forgets what no process of the sandbox holds.
+    /// Forgets what no process of the sandbox holds. A thread that has given a socket to the agent,
+    /// which may have closed it since, is waited for before and after: until it has said so, and until
+    /// it has let go of it.
     pub(super) fn collect_now(&self) -> io::Result<()> {
+        let coming: Vec<_> = self.entries.lock().values().filter(|entry| entry.installed.get().is_none()).map(Arc::clone).collect();
+        wait_while(|| coming.iter().any(|entry| entry.installed.get().is_none()));
+        drop(coming);
         let _looking = self.looking.lock();
-        self.look()?;
-        self.look()
+        let closing = [self.look()?, self.look()?].concat();
+        wait_while(|| closing.iter().any(|socket| socket.strong_count() > 0));
+        Ok(())
     }
 
     /// Forgets what no process of the sandbox held, now and the time before.
     pub(super) fn collect(&self) -> io::Result<()> {
         let _looking = self.looking.lock();
-        self.look()
+        self.look().map(drop)
     }
 
-    fn look(&self) -> io::Result<()> {
+    /// Returns what it has dropped.
+    fn look(&self) -> io::Result<Vec<Weak<OwnedFd>>> {
         let start = Instant::now();
         let held = self.held()?;
         let dropped: Vec<_> = {
@@ -142,8 +158,7 @@ impl Table {
             let gone: Vec<u64> = entries.values().filter(|entry| entry.is_gone(start, &held)).map(|entry| entry.inode).collect();
             gone.into_iter().filter_map(|inode| entries.remove(&inode)).collect()
         };
-        drop(dropped);
-        Ok(())
+        Ok(dropped.iter().filter_map(|entry| entry.descriptor()).collect())
     }
 
     /// Whether any process of the sandbox holds this socket.
@@ -171,6 +186,14 @@ impl Table {
             }
         }
         Ok(held)
+    }
+}
+
+/// Waits as long as it takes a thread of ours to go on.
+fn wait_while(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while condition() && start.elapsed() < TURN {
+        std::thread::sleep(TURN / 50);
     }
 }
 

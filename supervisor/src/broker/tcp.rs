@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use futures::future::{Either, select};
@@ -100,6 +100,12 @@ impl TcpSocket {
         let state = self.state.lock();
         let (Phase::Listening { port }, Some(bound)) = (state.phase, state.side) else { return None };
         (port == wanted && (bound == side || state.dual)).then(|| (bound, state.socket.clone()))
+    }
+
+    /// Our copy, if we hold one and nobody is at work with it.
+    pub(super) fn descriptor(&self) -> Option<Weak<OwnedFd>> {
+        // Who binds a socket and finds the port taken asks for all of them.
+        self.state.try_lock()?.socket.as_ref().map(Arc::downgrade)
     }
 
     /// `bind(2)`.

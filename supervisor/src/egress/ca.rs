@@ -48,6 +48,12 @@ pub struct TrustFiles {
     pub bundle: PathBuf,
 }
 
+impl TrustFiles {
+    fn of(directory: &Path) -> Self {
+        Self { ca: directory.join(CA_FILE), bundle: directory.join(BUNDLE_FILE) }
+    }
+}
+
 /// The certificate authority of one sandbox. Cheap to clone.
 #[derive(Clone)]
 pub struct SandboxCa {
@@ -106,10 +112,17 @@ impl SandboxCa {
     /// Writes the authority, and the bundle of it and `system`, below `directory`, each mode 0644 and in one step: a
     /// reader sees the old file or the new one.
     pub fn write(&self, directory: &Path, system: &str) -> io::Result<TrustFiles> {
-        let files = TrustFiles { ca: directory.join(CA_FILE), bundle: directory.join(BUNDLE_FILE) };
-        replace(&files.ca, self.pem().as_bytes())?;
+        let files = TrustFiles::of(directory);
         replace(&files.bundle, [system, self.pem()].concat().as_bytes())?;
+        replace(&files.ca, self.pem().as_bytes())?;
         Ok(files)
+    }
+
+    /// The files of this very authority, if [`SandboxCa::write`] has written them below `directory`.
+    pub fn written(&self, directory: &Path) -> Option<TrustFiles> {
+        let files = TrustFiles::of(directory);
+        // The last one that is written. No other authority has the same key.
+        (fs::read(&files.ca).ok()? == self.pem().as_bytes()).then_some(files)
     }
 
     /// TLS towards the agent in the name of `host` (a name in lower case or an IP literal).

@@ -99,10 +99,9 @@ impl SystemTrust {
         Self { files, named, bundle }
     }
 
-    /// As it is now: read again if any of its files is another than it was.
-    #[must_use]
-    pub fn current(self) -> Self {
-        if self.files.iter().all(|(path, stamp)| Stamp::of(path) == *stamp) { self } else { Self::read() }
+    /// Whether its files are still those that were read.
+    pub fn is_current(&self) -> bool {
+        self.files.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
     }
 
     /// As PEM, for the bundle inside the sandbox.

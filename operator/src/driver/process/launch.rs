@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::config::{GatewayAccess, ProcessDriverConfig};
 use super::kernel;
 use super::record::{self, DriverRecord, ProcessId, RunAs};
-use super::spare::Spare;
+use super::spare::{self, Spare};
 use crate::blueprint::SandboxBlueprint;
 use crate::driver::DriverError;
 use crate::failpoint;
@@ -65,28 +65,31 @@ pub(super) fn launch(
             DriverError::later("DirectoryUnusable", format!("{place}: {what}: {error}; free some space or repair the directory"))
         }
     };
-    make_directory(directory, run_as).map_err(broken("the directory cannot be made"))?;
+    let mut spare = spare()?;
+    spare.settle(directory).map_err(broken("the directory cannot be made"))?;
     // Held while the records are replaced: a supervisor that an earlier gateway had started a
     // moment before it was killed either has the lock already, or finds it taken and goes.
     let Some(lock) = kernel::try_lock(directory).map_err(broken("the lock cannot be opened"))? else { return Ok(None) };
     let mut notes = DriverRecord { version: 1, name: blueprint.name.clone(), run_as, boot_id: kernel::boot_id().to_owned(), process: None };
     record::write(directory, record::DRIVER, &notes).map_err(broken("driver.json cannot be written"))?;
     failpoint::reached("process-noted");
-    let workspace = directory.join("workspace");
-    make_private(&workspace, run_as).map_err(broken("the workspace cannot be made"))?;
-    make_private(&directory.join("tmp"), run_as).map_err(broken("tmp cannot be made"))?;
+    for name in spare::AGENTS {
+        make_private(&directory.join(name), run_as).map_err(broken("the agent's directories cannot be made"))?;
+    }
     for old in [record::SUPERVISOR, record::FAILURE, record::SUSPENDED] {
         record::remove(&directory.join(old)).map_err(broken("the records of the run before cannot be removed"))?;
     }
+    spare.bring_log(directory).map_err(broken("supervisor.log cannot be opened"))?;
     failpoint::reached("process-cleared");
     let access = config.bootstrap.bootstrap(&blueprint.uid, &blueprint.name).map_err(|error| {
         DriverError::later("BootstrapFailed", format!("the gateway cannot give sandbox \"{}\" access: {error}", blueprint.name))
     })?;
-    let document = document(config, blueprint, directory, &workspace, run_as, &access)?;
-    let spare = spare()?;
+    let document = document(config, blueprint, directory, run_as, &access)?;
     drop(lock);
-    failpoint::reached("process-spawned");
-    let (child, process) = spare.bind(&document, directory).map_err(broken("the bootstrap cannot be passed on"))?;
+    failpoint::reached("process-prepared");
+    let (child, process) = spare.bind(&document).map_err(|error| {
+        DriverError::later("SpawnFailed", format!("the supervisor ended before it had its bootstrap: {error}; another one is started"))
+    })?;
     failpoint::reached("process-bound");
     notes.process = Some(process);
     if let Err(error) = record::write(directory, record::DRIVER, &notes) {
@@ -102,7 +105,6 @@ fn document(
     config: &ProcessDriverConfig,
     blueprint: &SandboxBlueprint,
     directory: &Path,
-    workspace: &Path,
     run_as: Option<RunAs>,
     access: &GatewayAccess,
 ) -> Result<Zeroizing<Vec<u8>>, DriverError> {
@@ -113,7 +115,7 @@ fn document(
         gateway: Gateway { endpoint: &access.endpoint, server_name: &access.server_name, ca_pem: &access.ca_pem },
         token: &access.token,
         directory,
-        workspace,
+        workspace: &directory.join(spare::WORKSPACE),
         run_as,
         protected_paths: &config.protected_paths,
     })
@@ -126,13 +128,6 @@ fn document(
         ));
     }
     Ok(bytes)
-}
-
-/// The sandbox's directory. As root it may be passed through (not listed) by the sandbox's uid,
-/// whose workspace lies in it.
-fn make_directory(directory: &Path, run_as: Option<RunAs>) -> io::Result<()> {
-    let mode = if run_as.is_some() { 0o711 } else { 0o700 };
-    existing(DirBuilder::new().mode(mode).create(directory), directory)
 }
 
 /// A directory of the agent's own.

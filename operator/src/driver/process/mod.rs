@@ -3,7 +3,7 @@
 //! ```text
 //!   <state_dir>/<uid>/  lock  driver.json  supervisor.json  failure.json  suspended
 //!                       supervisor.log{,.1}  workspace/  tmp/
-//!   <state_dir>/.supervisor-<uuid>.log  of a supervisor that waits for a sandbox
+//!   <state_dir>/.spare-<uuid>/  of a supervisor that waits for a sandbox
 //!   <state_dir>/.removed/  what is being removed
 //! ```
 //!
@@ -27,9 +27,6 @@ mod sandboxes;
 mod spare;
 mod stop;
 mod uids;
-
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

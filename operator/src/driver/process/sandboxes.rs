@@ -86,7 +86,7 @@ impl Sandboxes {
                     ),
                 )
             })?;
-        spare::forget_logs(&config.state_dir);
+        spare::clear(&config.state_dir);
         let mut directories: Vec<PathBuf> =
             uids_in(&config.state_dir).unwrap_or_default().iter().map(|uid| config.state_dir.join(uid)).collect();
         directories.extend(removal::waiting(&config.state_dir));

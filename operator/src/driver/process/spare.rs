@@ -1,30 +1,36 @@
-//! A supervisor that runs already and waits for a sandbox.
+//! A supervisor that runs already, in a directory that is made already, and waits for a sandbox.
 //!
-//! Executing a supervisor, its forks and its namespaces are half of the time that a sandbox takes to
-//! start, and the same for all of them. One is kept ready; where there is none, it is started when it
-//! is needed. It waits for its bootstrap on a pipe: when the gateway ends, however it does, the pipe is
-//! closed and the spare supervisor goes.
+//! Executing a supervisor, its forks, its namespaces and its files are more than half of the time that a
+//! sandbox takes to start, and the same for all of them. One is kept ready; where there is none, it is
+//! started when it is needed. It waits for its bootstrap on a pipe: when the gateway ends, however
+//! it does, the pipe is closed and the spare supervisor goes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::config::ProcessDriverConfig;
-use super::record::ProcessId;
+use super::record::{self, ProcessId};
 use crate::driver::DriverError;
 use crate::limits;
 
 /// Variables of our own environment that a supervisor gets; `XDG_*` besides.
 const INHERITED: [&str; 9] =
     ["PATH", "HOME", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_LOG", "RUST_BACKTRACE", "OPENSHELL_ABLATE"];
-/// How the name of a log begins while its supervisor has no sandbox.
-const LOG_PREFIX: &str = ".supervisor-";
+/// How the name of a directory begins that is no sandbox's yet.
+const PREFIX: &str = ".spare-";
 /// Where a supervisor's standard output and error go.
 const LOG: &str = "supervisor.log";
+/// The agent's working directory.
+pub(super) const WORKSPACE: &str = "workspace";
+/// Directories of the agent's own: besides that its `/tmp`.
+pub(super) const AGENTS: [&str; 2] = [WORKSPACE, "tmp"];
 /// The log of the run before.
 const LOG_BEFORE: &str = "supervisor.log.1";
 
@@ -33,47 +39,48 @@ pub(super) struct Spare {
     child: Option<Child>,
     process: ProcessId,
     bootstrap: File,
-    log: PathBuf,
+    /// Ours until it becomes the sandbox's.
+    directory: Option<PathBuf>,
 }
 
 impl Spare {
     /// Starts one.
     pub(super) fn start(config: &ProcessDriverConfig) -> Result<Self, DriverError> {
-        let broken = |error: io::Error| {
-            let place = config.state_dir.display();
-            DriverError::later("DirectoryUnusable", format!("{place}: a supervisor's log cannot be made: {error}; free some space"))
-        };
-        let path = config.state_dir.join(format!("{LOG_PREFIX}{}.log", uuid::Uuid::new_v4().simple()));
-        let log = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path).map_err(broken)?;
-        let started = log.try_clone().and_then(|too| Ok((too, rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?))).map_err(broken);
-        let spawned = started.and_then(|(log_too, (input, bootstrap))| {
-            let inherited = std::env::vars_os()
-                .filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("XDG_")));
-            let child = Command::new(&config.supervisor)
-                .arg("supervise")
-                .env_clear()
-                .envs(inherited)
-                .envs(config.environment.iter().map(|(name, value)| (name, value)))
-                .current_dir("/")
-                .stdin(Stdio::from(input))
-                .stdout(log)
-                .stderr(log_too)
-                .spawn()
-                .map_err(|error| spawn_error(&config.supervisor, &error))?;
-            Ok((child, File::from(bootstrap)))
-        });
-        match spawned {
-            Ok((child, bootstrap)) => {
-                // A child that has ended already is a zombie until it is reaped; its start time can be
-                // read, but it does not count as alive, and the watch on it finds out how it ended.
-                let process = ProcessId::of(child.id()).unwrap_or(ProcessId { pid: child.id() as i32, start_time: 0 });
-                Ok(Self { child: Some(child), process, bootstrap, log: path })
-            }
-            Err(error) => {
-                let _ = fs::remove_file(&path);
-                Err(error)
-            }
+        let directory = config.state_dir.join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
+        let started = Self::start_in(config, &directory);
+        if started.is_err() {
+            let _ = fs::remove_dir_all(&directory);
         }
+        started
+    }
+
+    fn start_in(config: &ProcessDriverConfig, directory: &Path) -> Result<Self, DriverError> {
+        let broken = |error: io::Error| {
+            let place = directory.display();
+            DriverError::later("DirectoryUnusable", format!("{place}: the directory cannot be made: {error}; free some space"))
+        };
+        make_directories(directory).and_then(|()| record::open_lock(directory)).map_err(broken)?;
+        let log = OpenOptions::new().append(true).create_new(true).mode(0o600).open(directory.join(LOG)).map_err(broken)?;
+        let log_too = log.try_clone().map_err(broken)?;
+        let (input, bootstrap) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| broken(error.into()))?;
+        let inherited =
+            std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("XDG_")));
+        let child = Command::new(&config.supervisor)
+            .arg("supervise")
+            .arg(directory)
+            .env_clear()
+            .envs(inherited)
+            .envs(config.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .stdin(Stdio::from(input))
+            .stdout(log)
+            .stderr(log_too)
+            .spawn()
+            .map_err(|error| spawn_error(&config.supervisor, &error))?;
+        // A child that has ended already is a zombie until it is reaped; its start time can be
+        // read, but it does not count as alive, and the watch on it finds out how it ended.
+        let process = ProcessId::of(child.id()).unwrap_or(ProcessId { pid: child.id() as i32, start_time: 0 });
+        Ok(Self { child: Some(child), process, bootstrap: File::from(bootstrap), directory: Some(directory.to_owned()) })
     }
 
     /// Whether it still waits.
@@ -81,14 +88,30 @@ impl Spare {
         matches!(self.child.as_mut().map(Child::try_wait), Some(Ok(None)))
     }
 
-    /// Gives it a sandbox. From here on it depends on us for nothing.
-    pub(super) fn bind(mut self, bootstrap: &[u8], directory: &Path) -> io::Result<(Child, ProcessId)> {
+    /// Makes its directory the sandbox's, where there is none yet.
+    pub(super) fn settle(&mut self, directory: &Path) -> io::Result<()> {
+        let Some(own) = &self.directory else { return Ok(()) };
+        match rustix::fs::renameat_with(CWD, own, CWD, directory, RenameFlags::NOREPLACE) {
+            Ok(()) => self.directory = None,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Moves its log to the sandbox that has a directory from a run before. To be called with the
+    /// sandbox's lock held.
+    pub(super) fn bring_log(&self, directory: &Path) -> io::Result<()> {
+        let Some(own) = &self.directory else { return Ok(()) };
         let log = directory.join(LOG);
         match fs::rename(&log, directory.join(LOG_BEFORE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::rename(own.join(LOG), log),
         }
-        fs::rename(&self.log, &log)?;
+    }
+
+    /// Gives it a sandbox. From here on it depends on us for nothing.
+    pub(super) fn bind(mut self, bootstrap: &[u8]) -> io::Result<(Child, ProcessId)> {
         if bootstrap.len() > limits::PIPE {
             rustix::pipe::fcntl_setpipe_size(&self.bootstrap, limits::BOOTSTRAP)?;
         }
@@ -102,18 +125,29 @@ impl Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let _ = fs::remove_file(&self.log);
-        // It goes when the pipe is closed, which is when this returns.
-        std::thread::spawn(move || child.wait());
+        if let Some(directory) = &self.directory {
+            let _ = fs::remove_dir_all(directory);
+        }
+        if let Some(mut child) = self.child.take() {
+            // It goes when the pipe is closed, which is when this returns.
+            std::thread::spawn(move || child.wait());
+        }
     }
 }
 
-/// Removes the logs of spare supervisors that an earlier gateway had.
-pub(super) fn forget_logs(state_dir: &Path) {
+/// What every sandbox has in its directory, and the directory itself. As root it may be passed through
+/// (not listed) by the sandbox's uid, whose workspace lies in it.
+fn make_directories(directory: &Path) -> io::Result<()> {
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    DirBuilder::new().mode(mode).create(directory)?;
+    AGENTS.iter().try_for_each(|name| DirBuilder::new().mode(0o700).create(directory.join(name)))
+}
+
+/// Removes what spare supervisors of an earlier gateway had. No agent was ever near it.
+pub(super) fn clear(state_dir: &Path) {
     let Ok(entries) = fs::read_dir(state_dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(LOG_PREFIX)) {
-        let _ = fs::remove_file(entry.path());
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 
