@@ -49,9 +49,12 @@ async fn bench() -> anyhow::Result<()> {
 
     let spawn = spawn_floor()?;
     let bare = bare_to_running(40)?;
-    let running = create_to_running(&mut client, 40).await?;
+    let waiting = spare(&stack)?.map(family_memory).unwrap_or_default();
+    let running = create_to_running(&mut client, 40, Pace::AtRest).await?;
     row("create -> main process running, p50 (the same program, bare)", running.p50(), bare.p50());
     row("create -> main process running, p99 (the same program, bare)", running.p99(), bare.p99());
+    let running = create_to_running(&mut client, 20, Pace::RightAfterAnother).await?;
+    row("the same right after another creation, p50", running.p50(), bare.p50());
     let deleted = delete_acknowledged(&mut client, 40).await?;
     row("delete acknowledged, p50 (health call)", deleted.p50(), health(&mut client, 200).await?.p50());
 
@@ -76,6 +79,7 @@ async fn bench() -> anyhow::Result<()> {
 
     memory("gateway, no sandbox (RSS)", idle);
     memory("gateway, after everything above, 1 sandbox (RSS)", rss(gateway)?);
+    memory("supervisor that waits for the next sandbox (PSS)", waiting);
     memory("supervisor with guardian and launcher, idle (PSS)", supervisor);
     for pid in stack.supervisors() {
         memory("supervisor with guardian and launcher, after 2200 requests (PSS)", supervisor_memory(pid)?);
@@ -169,30 +173,45 @@ fn bare_to_running(times: usize) -> anyhow::Result<Sample> {
     Ok(Sample(sample))
 }
 
-/// From the create call to the moment the main process says that it runs. One at a time: each is
-/// gone before the next is made.
-async fn create_to_running(client: &mut Client, times: usize) -> anyhow::Result<Sample> {
+/// When a creation comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Half a second after the last one is gone.
+    AtRest,
+    /// A tenth of a second after another: no supervisor waits yet.
+    RightAfterAnother,
+}
+
+/// From the create call to the moment the main process says that it runs.
+async fn create_to_running(client: &mut Client, times: usize, pace: Pace) -> anyhow::Result<Sample> {
     let mut sample = Vec::new();
     for i in 0..times {
-        let name = format!("run-{i}");
-        let spec = v1::SandboxSpec { command: CLOCK.map(str::to_owned).to_vec(), ..Default::default() };
-        let started = now()?;
-        client
-            .create_sandbox(v1::CreateSandboxRequest {
+        let mut names = vec![format!("run-{i}")];
+        if pace == Pace::RightAfterAnother {
+            names.insert(0, format!("first-{i}"));
+        }
+        let mut started = Duration::default();
+        for name in &names {
+            let spec = v1::SandboxSpec { command: CLOCK.map(str::to_owned).to_vec(), ..Default::default() };
+            started = now()?;
+            let request = v1::CreateSandboxRequest {
                 name: name.clone(),
                 spec: Some(spec),
                 workspace_scope: Some(workspace()),
                 ..Default::default()
-            })
-            .await?;
-        // It says when it ran: asking before it has only takes time from it.
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        let printed = first_line(client, &name).await?;
+            };
+            client.create_sandbox(request).await?;
+            // It says when it ran: asking before it has only takes time from it.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let printed = first_line(client, names.last().context("a sandbox")?).await?;
         sample.push(Duration::from_nanos(printed.trim().parse()?).saturating_sub(started));
-        client
-            .delete_sandbox(v1::DeleteSandboxRequest { name: name.clone(), workspace_scope: Some(workspace()), ..Default::default() })
-            .await?;
-        gone(client, &name).await?;
+        for name in names {
+            client
+                .delete_sandbox(v1::DeleteSandboxRequest { name: name.clone(), workspace_scope: Some(workspace()), ..Default::default() })
+                .await?;
+            gone(client, &name).await?;
+        }
     }
     Ok(Sample(sample))
 }
@@ -386,10 +405,26 @@ fn pss(pid: u32) -> anyhow::Result<u64> {
     Ok(line.split_whitespace().nth(1).context("a figure")?.parse()?)
 }
 
-/// A guardian's memory and that of what belongs to it, with what they share counted once.
+/// A guardian's memory and that of what belongs to it.
 fn supervisor_memory(guardian: rustix::process::Pid) -> anyhow::Result<u64> {
-    let family = family(u32::try_from(guardian.as_raw_nonzero().get())?);
-    Ok(family.into_iter().map(|pid| pss(pid).unwrap_or_default()).sum())
+    Ok(family_memory(u32::try_from(guardian.as_raw_nonzero().get())?))
+}
+
+/// Memory of a process and its descendants, with what they share counted once.
+fn family_memory(root: u32) -> u64 {
+    family(root).into_iter().map(|pid| pss(pid).unwrap_or_default()).sum()
+}
+
+/// The supervisor that waits for the next sandbox.
+fn spare(stack: &Stack) -> anyhow::Result<Option<u32>> {
+    let place = format!("{}/sandboxes/.spare-", stack.state().display());
+    let of = |entry: fs::DirEntry| {
+        let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        command.split('\0').any(|word| word.starts_with(&place)).then_some(pid)
+    };
+    // The guardian is the oldest of them.
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(of).min())
 }
 
 /// A process and its descendants that are `openshell-sandbox`.
