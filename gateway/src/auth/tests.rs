@@ -21,7 +21,7 @@ fn every_method_against_every_caller() {
     let rules = Rules::read(openshell_proto::DESCRIPTORS).unwrap();
     let owner = Principal::User(User::from_certificate(&CertificateSubject { common_name: "c".into(), units: vec![USER_UNIT.into()] }));
     let stranger = Principal::User(User::from_certificate(&CertificateSubject { common_name: "c".into(), units: vec!["other".into()] }));
-    let sandbox = Principal::Sandbox(SandboxPrincipal { sandbox_id: "s".to_owned() });
+    let sandbox = Principal::Sandbox(SandboxPrincipal { sandbox_id: "s".to_owned(), exchange: None });
     let plain = user(vec![Role::User], &["openshell:all"]);
     let scopeless = user(vec![Role::PlatformAdmin], &["sandbox:none"]);
     let mut counted = 0;
