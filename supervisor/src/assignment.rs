@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     bootstrap::{Bootstrap, GatewayAccess, RunAs},
+    confine::Host,
     session::{Proof, ProofError},
 };
 
@@ -25,6 +26,8 @@ pub struct Assignment {
     pub run_as: Option<RunAs>,
     /// Paths that no policy may grant.
     pub protected_paths: Vec<PathBuf>,
+    /// Whether others use this machine.
+    pub host: Host,
 }
 
 impl TryFrom<Bootstrap> for Assignment {
@@ -33,6 +36,6 @@ impl TryFrom<Bootstrap> for Assignment {
     fn try_from(bootstrap: Bootstrap) -> Result<Self, ProofError> {
         let Bootstrap { sandbox_id, sandbox_name, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
         let proof = Proof::token(&token)?;
-        Ok(Self { sandbox_id, sandbox_name, gateway, proof, directory, workspace, run_as, protected_paths })
+        Ok(Self { sandbox_id, sandbox_name, gateway, proof, directory, workspace, run_as, protected_paths, host: Host::Shared })
     }
 }

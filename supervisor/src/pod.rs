@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     assignment::Assignment,
     bootstrap::{BootstrapError, GatewayAccess},
+    confine::Host,
     session::Proof,
 };
 
@@ -58,6 +59,7 @@ pub fn assignment(variable: impl Fn(&str) -> Option<String>, identity: &Path) ->
         workspace: PathBuf::from(WORKSPACE),
         run_as: None,
         protected_paths: PROTECTED.iter().map(PathBuf::from).collect(),
+        host: Host::Own,
     })
 }
 

@@ -248,7 +248,7 @@ async fn live(assignment: Assignment, guardian: Guardian, launcher: Launcher, tr
     files::write_supervisor(&assignment.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
     tracing::info!(sandbox = assignment.sandbox_id, name = assignment.sandbox_name, instance = instance_id, "supervising");
-    let Assignment { sandbox_id, gateway, proof, directory, workspace, run_as, protected_paths, .. } = assignment;
+    let Assignment { sandbox_id, gateway, proof, directory, workspace, run_as, protected_paths, host, .. } = assignment;
     let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, proof });
     let early = session::begin_early(&identity);
     let (audit, queue) = Audit::new(AuditLimit::default());
@@ -261,7 +261,7 @@ async fn live(assignment: Assignment, guardian: Guardian, launcher: Launcher, tr
     let mut protected = protected_paths;
     // Whatever the driver says: the log, the lock and the records are not the agent's.
     protected.push(directory.clone());
-    let place = Place { directory, workspace, run_as, protected };
+    let place = Place { directory, workspace, run_as, protected, host };
     let trust = trust.await.map_err(|error| Fatal::internal("Internal", format!("what is trusted was not read: {error}")))?;
     let sandbox = assemble(place, launcher, trust, audit, gone.clone())?;
     until_the_end(&identity, early, &sandbox, &queue, &gone, &guardian).await
