@@ -19,7 +19,7 @@ use axum::Router;
 use openshell_crds::OpenShellGateway;
 use openshell_operator::LOCAL_NAMESPACE;
 use openshell_operator::api::LocalApi;
-use openshell_operator::controllers::{self, ControllerConfig};
+use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::driver::process::{ProcessDriver, ProcessDriverConfig};
 use openshell_operator::driver::{ComputeDriver, Registry};
 use tokio::net::TcpListener;
@@ -114,8 +114,9 @@ impl LocalGateway {
             client,
             driver,
             gateway_name: OBJECT_NAME.to_owned(),
+            gateway_namespace: LOCAL_NAMESPACE.to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
-            endpoint: Some(endpoint.clone()),
+            setting: Setting::Local { endpoint: Some(endpoint.clone()) },
         };
         let token = background.clone();
         tasks.spawn(async move {
