@@ -84,6 +84,8 @@ pub const POD_DELETE_GRACE: Duration = Duration::from_secs(2);
 pub const BOOTSTRAP_TOKEN: Duration = Duration::from_hours(1);
 /// What keeps a pod from starting is said when it has lasted this long.
 pub const WAITING_MOMENT: Duration = Duration::from_secs(1);
+/// A pod of which nobody says why it is not started is asked for its events after this long.
+pub const SILENT_START: Duration = Duration::from_secs(15);
 /// A `Sandbox` that nobody has taken up for this long has no controller.
 pub const CONTROLLER_SILENCE: Duration = Duration::from_secs(15);
 /// How long a question waits for the first list of Sandboxes and pods.

@@ -10,5 +10,6 @@
 mod election;
 mod faults;
 mod lifecycle;
+mod processes;
 mod rig;
 mod starting;

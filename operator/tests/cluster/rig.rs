@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// As the supervisor of the tests and as the image of their agents.
-const IMAGE: &str = "localhost/openshell-test/stand-in:1";
+pub(crate) const IMAGE: &str = "localhost/openshell-test/stand-in:1";
 
 /// The cluster, if there is one to test on.
 pub(crate) fn kubeconfig() -> Option<PathBuf> {

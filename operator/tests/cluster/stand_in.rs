@@ -20,10 +20,10 @@ fn pod() {
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let name = variable("OPENSHELL_SANDBOX");
     for name in ["OPENSHELL_SANDBOX_ID", "OPENSHELL_GATEWAY_ENDPOINT", "OPENSHELL_GATEWAY_SERVER_NAME", "OPENSHELL_INSTANCE_ID"] {
-        println!("{name}={}", variable(name));
+        eprintln!("{name}={}", variable(name));
     }
     for file in ["/var/run/secrets/openshell/token", "/var/run/secrets/openshell/ca.crt"] {
-        println!("{file}: {} bytes", fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}")).len());
+        eprintln!("{file}: {} bytes", fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}")).len());
     }
     for directory in ["/var/lib/openshell", "/sandbox"] {
         fs::write(Path::new(directory).join("written"), name.as_bytes()).unwrap_or_else(|error| panic!("{directory}: {error}"));

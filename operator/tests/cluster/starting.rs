@@ -1,6 +1,6 @@
 //! What keeps a sandbox from starting, in its conditions.
 
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
 use kube::api::{DeleteParams, PostParams};
 use openshell_crds::agents::Sandbox;
 use openshell_crds::conditions;
@@ -30,6 +30,16 @@ async fn each_cause_is_told_in_words() {
     for name in ["no-image", "no-node"] {
         assert_eq!(rig.get(name).await.status.unwrap().phase, Some(Phase::Provisioning), "{name} may still start");
     }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_an_event_tells_is_told() {
+    let Some(rig) = Rig::start(json!({})).await else { return };
+    rig.api::<ConfigMap>().delete("default-gateway-ca", &DeleteParams::default()).await.unwrap();
+    rig.create("demo", json!({})).await;
+    let message = rig.reason("demo", conditions::READY, "PodNotStarted").await;
+    assert!(message.contains("default-gateway-ca"), "{message}");
     rig.stop().await;
 }
 

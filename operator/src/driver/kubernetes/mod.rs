@@ -35,9 +35,9 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::params::ValidationDirective;
 use kube::{Client, ResourceExt as _};
 use openshell_crds::agents::{OperatingMode, Sandbox, SandboxSpec, Served};
@@ -290,6 +290,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// What the last warning about a pod says, where its own status is silent.
+    async fn with_events(&self, uid: &str, state: WorkloadState) -> WorkloadState {
+        let WorkloadState::Starting { waiting: Some(mut waiting) } = state else { return state };
+        if waiting.reason == view::NOT_STARTED
+            && waiting.from <= Timestamp::now()
+            && let (_, Some(pod)) = self.world.parts(uid)
+        {
+            let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+            let about = ListParams::default().fields(&format!("involvedObject.uid={},type=Warning", pod.uid));
+            match events.list(&about).await {
+                Ok(events) => {
+                    let when =
+                        |event: &Event| event.last_timestamp.clone().map(|time| time.0).or(event.event_time.clone().map(|time| time.0));
+                    if let Some(message) = events.items.into_iter().max_by_key(when).and_then(|event| event.message) {
+                        waiting.message = format!("the containers of pod \"{}\" cannot be started: {message}", pod.name);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the events of a pod cannot be read"),
+            }
+        }
+        WorkloadState::Starting { waiting: Some(waiting) }
+    }
+
     async fn delete_pod(&self, uid: &str, name: &str, pod: &str, grace: Option<u32>) -> Result<(), DriverError> {
         let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::background() }.preconditions(exactly(pod));
         settle("deleted", self.pods().delete(name, &params).await.map(|_| ()))?;
@@ -397,7 +420,7 @@ impl ComputeDriver for KubernetesDriver {
     fn observe<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<WorkloadState, DriverError>> {
         Box::pin(async move {
             self.cluster.served().await?;
-            Ok(self.cluster.world.state(uid))
+            Ok(self.cluster.with_events(uid, self.cluster.world.state(uid)).await)
         })
     }
 

@@ -267,7 +267,9 @@ fn on_its_way_to_running() {
     }] });
     assert_eq!(waiting(seen(Some(&running()), Some(&pod(unschedulable)))).reason, "Unschedulable");
     let creating = pod(json!({ "phase": "Pending", "containerStatuses": agent(json!({ "waiting": { "reason": "ContainerCreating" } })) }));
-    assert_eq!(waiting(seen(Some(&running()), Some(&creating))).reason, "Starting");
+    let silent = waiting(seen(Some(&running()), Some(&creating)));
+    assert_eq!(silent.reason, "PodNotStarted");
+    assert_eq!(silent.from, start() + SignedDuration::try_from(limits::SILENT_START).unwrap(), "pods take their time");
     let pulled = |reason: &str, message: &str| {
         let status =
             json!({ "phase": "Pending", "containerStatuses": agent(json!({ "waiting": { "reason": reason, "message": message } })) });

@@ -46,6 +46,9 @@ const NODE_REASONS: [&str; 8] = [
     "TopologyAffinityError",
 ];
 
+/// The reason of a pod that is not started and of which nobody says why.
+pub(super) const NOT_STARTED: &str = "PodNotStarted";
+
 /// What is kept of a `Sandbox`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SandboxView {
@@ -184,7 +187,7 @@ pub(super) fn state(sandbox: Option<&SandboxView>, pod: Option<&PodView>) -> Wor
         (OperatingMode::Running, None) => WorkloadState::Starting { waiting: Some(without_pod(sandbox)) },
         (OperatingMode::Running, Some(pod)) if pod.deleting => WorkloadState::Stopping,
         (OperatingMode::Running, Some(pod)) => match &pod.stage {
-            Stage::Pending(None) => WorkloadState::Starting { waiting: Some(on_its_way()) },
+            Stage::Pending(None) => WorkloadState::Starting { waiting: Some(silent(pod)) },
             Stage::Pending(Some((reason, message))) => WorkloadState::Starting {
                 waiting: Some(Waiting { reason: reason.clone(), message: message.clone(), from: after(pod.since, limits::WAITING_MOMENT) }),
             },
@@ -198,6 +201,15 @@ pub(super) fn state(sandbox: Option<&SandboxView>, pod: Option<&PodView>) -> Wor
 /// Nothing speaks against it.
 fn on_its_way() -> Waiting {
     Waiting { reason: "Starting".to_owned(), message: "the workload is being started".to_owned(), from: Timestamp::UNIX_EPOCH }
+}
+
+/// Nothing speaks against it yet. What the kubelet cannot mount, it says in events alone.
+fn silent(pod: &PodView) -> Waiting {
+    Waiting {
+        reason: NOT_STARTED.to_owned(),
+        message: format!("the containers of pod \"{}\" have not been started; its events say why", pod.name),
+        from: after(pod.since, limits::SILENT_START),
+    }
 }
 
 /// Why there is no pod.
