@@ -11,8 +11,9 @@
 //!
 //! The published SDK reads the same files. A user's entry hides the machine's of the same name.
 
-use std::fs;
-use std::io::Read as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,20 @@ pub(crate) struct Metadata {
     pub(crate) resolved_host: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) auth_mode: Option<String>,
+    /// The cluster through whose API server it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kubernetes: Option<Cluster>,
+}
+
+/// A gateway in a Kubernetes cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cluster {
+    /// Context of the kubeconfig.
+    pub(crate) context: String,
+    /// Namespace of the `OpenShellGateway`.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) gateway: String,
 }
 
 /// Where an entry comes from.
@@ -149,7 +164,31 @@ impl Config {
     /// Chooses the active gateway.
     pub(crate) fn select(&self, name: &str) -> Result<(), CliError> {
         fs::create_dir_all(&self.user).map_err(|e| unwritable(&self.user, &e))?;
-        replace(&self.user.join("active_gateway"), &format!("{name}\n"))
+        replace(&self.user.join("active_gateway"), format!("{name}\n").as_bytes())
+    }
+
+    /// Registers a gateway with its client bundle, in the place of one of the same name.
+    pub(crate) fn register(&self, name: &str, metadata: &Metadata, bundle: &Bundle) -> Result<(), CliError> {
+        let directory = self.user.join("gateways").join(name);
+        let mtls = directory.join("mtls");
+        DirBuilder::new().recursive(true).mode(0o700).create(&mtls).map_err(|e| unwritable(&mtls, &e))?;
+        let (certificate, key) = bundle.identity.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
+        for (file, bytes) in [("ca.crt", bundle.ca.as_ref()), ("tls.key", key), ("tls.crt", certificate)] {
+            match bytes {
+                Some(bytes) => replace(&mtls.join(file), bytes)?,
+                // A file of a gateway that had the name before.
+                None => drop(fs::remove_file(mtls.join(file))),
+            }
+        }
+        let text =
+            serde_json::to_vec_pretty(metadata).map_err(|e| CliError::new("metadata", "The registration cannot be written.").because(e))?;
+        replace(&directory.join("metadata.json"), &text)
+    }
+
+    /// Forgets a registered gateway of the user.
+    pub(crate) fn forget_gateway(&self, name: &str) -> Result<(), CliError> {
+        let directory = self.user.join("gateways").join(name);
+        fs::remove_dir_all(&directory).map_err(|e| unwritable(&directory, &e))
     }
 
     /// One registered gateway.
@@ -202,7 +241,8 @@ impl Config {
     pub(crate) fn remember_sandbox(&self, gateway: &str, workspace: &str, sandbox: &str) {
         let directory = self.user.join("gateways").join(gateway);
         let written = fs::create_dir_all(&directory).map_err(|e| unwritable(&directory, &e));
-        if let Err(error) = written.and_then(|()| replace(&directory.join("last_sandbox"), &format!("{workspace}\n{sandbox}\n"))) {
+        if let Err(error) = written.and_then(|()| replace(&directory.join("last_sandbox"), format!("{workspace}\n{sandbox}\n").as_bytes()))
+        {
             tracing::debug!(%error, "the last sandbox is not remembered");
         }
     }
@@ -279,12 +319,17 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     Ok(Some(bytes))
 }
 
-/// Replaces a file in one step, so that a reader sees the old or the new text.
-fn replace(path: &Path, text: &str) -> Result<(), CliError> {
+/// Replaces a file in one step, so that a reader sees the old or the new bytes. Only the user reads it.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path)).map_err(|e| {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
         // Nothing half-written stays; the error that matters is the first one.
         let _ = fs::remove_file(&temporary);
         unwritable(path, &e)

@@ -4,13 +4,14 @@
 //! TLS, with a CA alone server authentication, with neither the system's roots. `http` is taken
 //! on loopback, where nobody listens in; elsewhere only with `--gateway-insecure`.
 
+pub(crate) mod cluster;
 mod verifier;
 
 use std::sync::Arc;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::config::{Bundle, Registered};
+use crate::config::{Bundle, Cluster, Registered};
 use crate::error::CliError;
 use crate::limits;
 
@@ -23,6 +24,7 @@ pub(crate) struct Gateway {
     pub(crate) endpoint: String,
     bundle: Bundle,
     verify: Verify,
+    cluster: Option<Box<Cluster>>,
 }
 
 /// Whether the server's certificate is verified.
@@ -45,7 +47,8 @@ impl Gateway {
                     .next("Use a gateway with mutual TLS: `openshell gateway list`."));
             }
         }
-        Self::new(Some(registered.name.clone()), &registered.metadata.gateway_endpoint, registered.bundle()?, verify)
+        let gateway = Self::new(Some(registered.name.clone()), &registered.metadata.gateway_endpoint, registered.bundle()?, verify)?;
+        Ok(Self { cluster: registered.metadata.kubernetes.clone().map(Box::new), ..gateway })
     }
 
     /// Any address.
@@ -68,7 +71,7 @@ impl Gateway {
             }
             _ => return Err(wrong("only https (and http on loopback) is spoken")),
         }
-        Ok(Self { name, endpoint, bundle, verify })
+        Ok(Self { name, endpoint, bundle, verify, cluster: None })
     }
 
     /// How messages call it.
@@ -90,7 +93,11 @@ impl Gateway {
     /// Connects, so that "nobody listens there" is known now and said clearly.
     pub(crate) async fn channel(&self) -> Result<Channel, ConnectError> {
         let endpoint = self.transport().map_err(ConnectError::Settings)?;
-        endpoint.connect().await.map_err(|error| ConnectError::from_transport(self, &error))
+        let connected = match &self.cluster {
+            Some(cluster) => cluster::connect(cluster, endpoint).await,
+            None => endpoint.connect().await,
+        };
+        connected.map_err(|error| ConnectError::from_transport(self, &error))
     }
 
     fn transport(&self) -> Result<Endpoint, CliError> {
@@ -125,8 +132,15 @@ impl Gateway {
         endpoint.tls_config(tls.ca_certificates(roots)).map_err(broken)
     }
 
-    /// A client of the objects that the gateway serves under `/apis`.
-    pub(crate) fn objects(&self, namespace: &str) -> Result<kube::Client, CliError> {
+    /// A client of the objects: those of the cluster that it is in, or those that it serves under `/apis`.
+    pub(crate) async fn objects(&self, namespace: &str) -> Result<kube::Client, CliError> {
+        match &self.cluster {
+            Some(cluster) => cluster::client(Some(&cluster.context)).await.map(|(client, ..)| client),
+            None => self.served_objects(namespace),
+        }
+    }
+
+    fn served_objects(&self, namespace: &str) -> Result<kube::Client, CliError> {
         use base64::Engine as _;
         let broken =
             |e: &dyn std::fmt::Display| CliError::new("tls-setup", format!("No connection to {} can be set up.", self.endpoint)).because(e);

@@ -42,3 +42,5 @@ pub(crate) const LOG_TAIL_BYTES: u64 = 4096;
 pub(crate) const CONFIG_BYTES: u64 = 256 * 1024;
 /// Bytes that `openshell-sandbox doctor` may print.
 pub(crate) const DOCTOR_BYTES: usize = 1024 * 1024;
+/// Port of a gateway in a cluster whose Service names none.
+pub(crate) const CLUSTER_PORT: i32 = 8080;

@@ -26,7 +26,7 @@ use crate::{
     audit::{Audit, Level},
     broker::{Broker, BrokerHandle},
     config::{self, Checked, Main},
-    confine::{self, Domain, Enforcement, Launcher, RunAs},
+    confine::{self, Domain, Enforcement, Host, Launcher, RunAs},
     egress::{EgressProxy, identity::Identities},
     limits::session::READY_TIME,
     process::{self, Attachment, Exec, Input, MainProcess, MainSpec, Output, StdinSource, Table, environment::Environment},
@@ -43,6 +43,8 @@ pub struct Place {
     pub run_as: Option<RunAs>,
     /// What no policy may grant.
     pub protected: Vec<PathBuf>,
+    /// Whether others use this machine.
+    pub host: Host,
 }
 
 /// What the gateway is told.
@@ -390,7 +392,7 @@ fn domain(place: &Place, policy: &Policy) -> Domain {
         protected: place.protected.clone(),
         loopback: confine::Loopback::default(),
         namespaces: confine::Namespaces::default(),
-        host: confine::Host::default(),
+        host: place.host,
     }
 }
 

@@ -1,12 +1,17 @@
-//! `gateway start`, `stop`, `info`, `list`, `select`.
+//! `gateway start`, `stop`, `info`, `list`, `add`, `select`, `remove`.
 
-use openshell_proto::v1::{GetGatewayInfoRequest, ServiceStatus};
+use std::path::PathBuf;
+
+use openshell_proto::v1::open_shell_client::OpenShellClient;
+use openshell_proto::v1::{GetGatewayInfoRequest, HealthRequest, ServiceStatus};
 use serde_json::{Value, json};
 
 use crate::args::Format;
-use crate::args::gateway::{GatewayCommand, SelectArgs, StartArgs};
+use crate::args::gateway::{AddArgs, GatewayCommand, SelectArgs, StartArgs};
+use crate::config::{Bundle, Metadata};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::gateway::{Gateway, Verify, cluster};
 use crate::local::{self, Files, Options, Why};
 use crate::output;
 use crate::output::table::{Details, Table};
@@ -20,7 +25,9 @@ pub(super) async fn run(context: &Context, command: GatewayCommand) -> Result<u8
         GatewayCommand::Stop => stop(context).await,
         GatewayCommand::Info(args) => info(context, args.output).await,
         GatewayCommand::List(args) => list(context, args.output),
+        GatewayCommand::Add(args) => add(context, args).await,
         GatewayCommand::Select(args) => select(context, &args),
+        GatewayCommand::Remove(args) => remove(context, &args),
     }
 }
 
@@ -141,12 +148,88 @@ fn list(context: &Context, format: Format) -> Result<u8, CliError> {
     Ok(0)
 }
 
-fn select(context: &Context, args: &SelectArgs) -> Result<u8, CliError> {
-    if context.config.gateway(&args.name)?.is_none() {
-        let known: Vec<String> = context.config.gateways()?.into_iter().map(|g| g.name).collect();
-        let next = if known.is_empty() { "None is registered.".to_owned() } else { format!("Registered are: {}.", known.join(", ")) };
-        return Err(CliError::new("unknown-gateway", format!("There is no gateway {}.", args.name)).next(next));
+/// Registered only once it has answered.
+async fn add(context: &Context, args: AddArgs) -> Result<u8, CliError> {
+    let progress = Progress::start("Connecting to the gateway".to_owned());
+    let (kubernetes, endpoint, bundle) = if let Some(gateway) = &args.kubernetes {
+        let (client, kube_context, own) = cluster::client(args.context.as_deref()).await?;
+        let namespace = args.namespace.unwrap_or(own);
+        let (cluster, endpoint, bundle) = cluster::find(&client, kube_context, namespace, gateway).await?;
+        (Some(cluster), endpoint, bundle)
+    } else {
+        let read =
+            |file: &PathBuf| std::fs::read(file).map_err(|e| CliError::usage(format!("{} cannot be read.", file.display())).because(e));
+        let ca = args.ca.as_ref().map(read).transpose()?;
+        let identity = args.cert.as_ref().map(read).transpose()?.zip(args.key.as_ref().map(read).transpose()?);
+        let endpoint = args.endpoint.unwrap_or_default();
+        (None, if endpoint.contains("://") { endpoint } else { format!("https://{endpoint}") }, Bundle { ca, identity })
+    };
+    let given = args.name.or_else(|| kubernetes.as_ref().map(|cluster| cluster.context.clone())).or_else(|| host(&endpoint));
+    let name = given.map(|name| name.replace(['/', '@'], "-")).unwrap_or_default();
+    if !crate::config::valid_name(&name) {
+        return Err(CliError::usage(format!("`{name}` is no name for a gateway.")).next("Give it one with --name."));
     }
+    if name == crate::config::LOCAL {
+        return Err(CliError::usage(format!("{name} is the gateway of this machine.")).next("Give it another name with --name."));
+    }
+    let auth = if endpoint.starts_with("http://") { "plaintext" } else { "mtls" };
+    let metadata = Metadata {
+        name: name.clone(),
+        gateway_endpoint: endpoint.clone(),
+        is_remote: true,
+        auth_mode: Some(auth.to_owned()),
+        kubernetes,
+        ..Metadata::default()
+    };
+    let before = context.config.gateway(&name)?.map(|known| Ok::<_, CliError>((known.bundle()?, known.metadata))).transpose()?;
+    context.config.register(&name, &metadata, &bundle)?;
+    let answered = async {
+        let registered = context.config.gateway(&name)?.ok_or_else(|| CliError::new("unknown-gateway", "The registration is gone."))?;
+        let verify = if context.insecure() { Verify::Nothing } else { Verify::Certificate };
+        let channel = Gateway::registered(&registered, verify)?.channel().await?;
+        let health = OpenShellClient::new(channel).health(call(HealthRequest {})).await;
+        health.map_err(|s| CliError::from_status(format!("Gateway {name} at {endpoint} does not answer as one."), &s))
+    };
+    if let Err(error) = answered.await {
+        match before {
+            Some((bundle, metadata)) => context.config.register(&name, &metadata, &bundle)?,
+            None => context.config.forget_gateway(&name)?,
+        }
+        return Err(error);
+    }
+    drop(progress);
+    context.config.select(&name)?;
+    output::line(format!("Gateway {name} at {endpoint} is registered and active"))?;
+    Ok(0)
+}
+
+/// The host of an address.
+fn host(endpoint: &str) -> Option<String> {
+    endpoint.parse::<http::Uri>().ok()?.host().map(|host| host.trim_matches(['[', ']']).to_owned())
+}
+
+fn remove(context: &Context, args: &SelectArgs) -> Result<u8, CliError> {
+    known(context, &args.name)?;
+    if context.config.active()?.as_deref() == Some(&args.name) {
+        return Err(CliError::new("gateway-active", format!("Gateway {} is the active one.", args.name))
+            .next("Make another one active first: `openshell gateway select`."));
+    }
+    context.config.forget_gateway(&args.name)?;
+    output::line(format!("Gateway {} is not registered any more", args.name))?;
+    Ok(0)
+}
+
+fn known(context: &Context, name: &str) -> Result<(), CliError> {
+    if context.config.gateway(name)?.is_some() {
+        return Ok(());
+    }
+    let known: Vec<String> = context.config.gateways()?.into_iter().map(|g| g.name).collect();
+    let next = if known.is_empty() { "None is registered.".to_owned() } else { format!("Registered are: {}.", known.join(", ")) };
+    Err(CliError::new("unknown-gateway", format!("There is no gateway {name}.")).next(next))
+}
+
+fn select(context: &Context, args: &SelectArgs) -> Result<u8, CliError> {
+    known(context, &args.name)?;
     context.config.select(&args.name)?;
     output::line(format!("Gateway {} is active", args.name))?;
     Ok(0)

@@ -129,7 +129,7 @@ fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Document>, CliError> {
 
 async fn client(context: &Context, namespace: &str) -> Result<Client, CliError> {
     // Opening the session finds the gateway, and starts it if need be.
-    Session::open(context).await?.gateway.objects(namespace)
+    Session::open(context).await?.gateway.objects(namespace).await
 }
 
 fn api(client: &Client, kind: &Kind, namespace: &str) -> Api<DynamicObject> {

@@ -23,7 +23,7 @@ use super::{
     ablation::Wall,
     control,
     descend::kill_descendants,
-    domain::{ConfineError, Domain, Enforcement, Tmp},
+    domain::{ConfineError, Domain, Enforcement, Host, Tmp},
     guardian,
     listener::Listener,
     privileges, probe,
@@ -199,7 +199,7 @@ impl Launcher {
         let children = Arc::clone(&self.children);
         std::thread::Builder::new().name("launcher-events".to_owned()).spawn(move || read_events(&events, &children)).map_err(internal)?;
         let has = |wall: Wall| enforcement.walls.iter().any(|name| name == wall.name());
-        if !has(Wall::MountNamespace) {
+        if domain.host == Host::Shared && !has(Wall::MountNamespace) {
             *self.temporary.lock() = Some(domain.temporary());
         }
         let netns = has(Wall::NetworkNamespace);
