@@ -60,6 +60,30 @@ async fn agent_sandbox_that_comes_later() {
     rig.stop().await;
 }
 
+/// A cluster that serves `v1alpha1` alone, as agent-sandbox before 0.5.0: whether a pod runs is said in
+/// `replicas`.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_sandbox_of_the_older_version() {
+    let Some(mut rig) = Rig::idle(json!({})).await else { return };
+    if rig.client.list_api_group_resources("agents.x-k8s.io/v1alpha1").await.is_err() {
+        eprintln!("skipped: this agent-sandbox has no v1alpha1 any more");
+        return rig.stop().await;
+    }
+    let client = between(rig.client.clone(), |request| {
+        request.uri().path().starts_with("/apis/agents.x-k8s.io/v1beta1").then_some((StatusCode::NOT_FOUND, "NotFound"))
+    });
+    rig.operate(client);
+    let uid = rig.create("demo", json!({})).await;
+    let pod = rig.pod(&uid, None).await;
+    rig.connect("demo", &pod).await;
+    rig.phase("demo", Phase::Ready).await;
+    rig.suspend("demo", true).await;
+    rig.phase("demo", Phase::Stopped).await;
+    rig.suspend("demo", false).await;
+    rig.pod(&uid, Some(&pod)).await;
+    rig.stop().await;
+}
+
 /// Every other write fails in one way or another, and some are carried out although they fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_that_fail_in_bursts() {
