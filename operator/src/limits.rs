@@ -56,7 +56,7 @@ pub const DELETE_GRACE: Duration = Duration::from_secs(3);
 pub const KILL_GRACE: Duration = Duration::from_secs(10);
 /// From giving a sandbox its supervisor until the next one is started: the sandbox has the machine
 /// to itself meanwhile.
-pub const SPARE_DELAY: Duration = Duration::from_millis(150);
+pub const SPARE_DELAY: Duration = Duration::from_millis(40);
 /// Largest record file (`supervisor.json`, `failure.json`, `driver.json`) that is read, in bytes.
 pub const RECORD_FILE: u64 = 64 << 10;
 /// Largest bootstrap document, in bytes: it must fit into a pipe before anyone reads it.

@@ -178,7 +178,7 @@ fn bare_to_running(times: usize) -> anyhow::Result<Sample> {
 enum Pace {
     /// Half a second after the last one is gone.
     AtRest,
-    /// A tenth of a second after another: no supervisor waits yet.
+    /// As soon as the call for another one has returned: no supervisor waits yet.
     RightAfterAnother,
 }
 
@@ -197,9 +197,9 @@ async fn create_to_running(client: &mut Client, times: usize, pace: Pace) -> any
             let request =
                 v1::CreateSandboxRequest { name: name.clone(), spec: Some(spec), workspace_scope: Some(workspace()), ..Default::default() };
             client.create_sandbox(request).await?;
-            // It says when it ran: asking before it has only takes time from it.
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        // They say when they ran: asking before they have only takes time from them.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let printed = first_line(client, names.last().context("a sandbox")?).await?;
         sample.push(Duration::from_nanos(printed.trim().parse()?).saturating_sub(started));
         for name in names {

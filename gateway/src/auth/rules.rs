@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+use openshell_proto::options::AuthorizationRule;
+use prost::Message;
 
 use super::{Principal, Role};
 
@@ -54,21 +55,16 @@ impl Rules {
     /// Reads the rules of every service in `descriptors`.
     pub fn read(descriptors: &[u8]) -> Result<Self, RulesError> {
         let broken = |e: &dyn std::fmt::Display| RulesError::Descriptors(e.to_string());
-        let pool = DescriptorPool::decode(descriptors).map_err(|e| broken(&e))?;
-        let extension = pool
-            .get_extension_by_name("openshell.options.v1.authorization")
-            .ok_or_else(|| broken(&"the option openshell.options.v1.authorization is not in them"))?;
+        let files = Files::decode(descriptors).map_err(|e| broken(&e))?.files;
         let mut rules = HashMap::new();
-        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
-            let fail = |reason: String| RulesError::Method { method: method.full_name().to_owned(), reason };
-            let options = method.options();
-            if !options.has_extension(&extension) {
-                return Err(fail("it is missing".to_owned()));
+        for (package, service) in files.iter().flat_map(|file| file.services.iter().map(|service| (&file.package, service))) {
+            for method in &service.methods {
+                let path = format!("/{package}.{}/{}", service.name, method.name);
+                let fail = |reason: String| RulesError::Method { method: path.clone(), reason };
+                let option = method.options.as_ref().and_then(|options| options.authorization.as_ref());
+                let rule = rule(option.ok_or_else(|| fail("it is missing".to_owned()))?).map_err(fail)?;
+                rules.insert(path, rule);
             }
-            let value = options.get_extension(&extension);
-            let option = value.as_message().ok_or_else(|| fail("it is no message".to_owned()))?;
-            let rule = rule(option).map_err(fail)?;
-            rules.insert(format!("/{}/{}", method.parent_service().full_name(), method.name()), rule);
         }
         if rules.is_empty() {
             return Err(broken(&"there is no method in them"));
@@ -87,26 +83,60 @@ impl Rules {
     }
 }
 
-fn text(message: &DynamicMessage, field: &str) -> String {
-    message.get_field_by_name(field).and_then(|v| if let Value::String(s) = &*v { Some(s.clone()) } else { None }).unwrap_or_default()
+/// The part of `google.protobuf.FileDescriptorSet` that leads to our option: all of it would take megabytes.
+#[derive(Message)]
+struct Files {
+    #[prost(message, repeated, tag = "1")]
+    files: Vec<File>,
 }
 
-fn rule(option: &DynamicMessage) -> Result<Rule, String> {
-    let mode = match text(option, "auth_mode").as_str() {
+#[derive(Message)]
+struct File {
+    #[prost(string, tag = "2")]
+    package: String,
+    #[prost(message, repeated, tag = "6")]
+    services: Vec<Service>,
+}
+
+#[derive(Message)]
+struct Service {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    methods: Vec<Method>,
+}
+
+#[derive(Message)]
+struct Method {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "4")]
+    options: Option<Options>,
+}
+
+/// `google.protobuf.MethodOptions` with the extension `openshell.options.v1.authorization`.
+#[derive(Message)]
+struct Options {
+    #[prost(message, optional, tag = "50000")]
+    authorization: Option<AuthorizationRule>,
+}
+
+fn rule(option: &AuthorizationRule) -> Result<Rule, String> {
+    let mode = match option.auth_mode.as_str() {
         "unauthenticated" => Mode::Unauthenticated,
         "bearer" => Mode::User,
         "sandbox" => Mode::Sandbox,
         "dual" => Mode::Dual,
         other => return Err(format!("auth_mode '{other}' is not known")),
     };
-    let role = match (text(option, "global_role").as_str(), text(option, "workspace_role").as_str()) {
+    let role = match (option.global_role.as_str(), option.workspace_role.as_str()) {
         ("platform_admin", _) => Some(Role::PlatformAdmin),
         // Membership is looked at by the handler, which knows the workspace.
         ("", "user" | "admin") => Some(Role::User),
         ("", "") => None,
         (global, workspace) => return Err(format!("role '{global}{workspace}' is not known")),
     };
-    let scope = Some(text(option, "scope")).filter(|s| !s.is_empty());
+    let scope = Some(option.scope.clone()).filter(|s| !s.is_empty());
     Ok(Rule { mode, role, scope })
 }
 

@@ -61,7 +61,7 @@ impl PodAttest {
         }
         let (name, pod_uid) = pod_of(&status.user.unwrap_or_default(), &self.namespace)?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let pod = pods.get_opt(&name).await.map_err(unavailable)?;
+        let pod = pods.get_metadata_opt(&name).await.map_err(unavailable)?;
         let pod = pod.filter(|pod| pod.uid().as_deref() == Some(&pod_uid)).ok_or_else(|| foreign(format!("pod {name} is gone")))?;
         let owner =
             controller(pod.owner_references(), AGENTS, "Sandbox").ok_or_else(|| foreign(format!("no Sandbox controls pod {name}")))?;
