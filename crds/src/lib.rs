@@ -14,12 +14,14 @@
 // Several `printcolumn` of one kind have keys in common; the lint takes them for one attribute.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod agents;
 pub mod cases;
 pub mod conditions;
 mod definitions;
 pub mod gateway;
 pub mod labels;
 pub mod manifests;
+pub mod pod;
 pub mod policy;
 pub mod provider;
 pub mod sandbox;

@@ -12,6 +12,8 @@ use crate::{
 pub struct Assignment {
     /// UID of the `OpenShellSandbox`.
     pub sandbox_id: String,
+    /// Identifies this supervisor among all that this sandbox has had.
+    pub instance_id: String,
     /// Its name, for people.
     pub sandbox_name: String,
     /// Where the gateway is and how it is recognised.
@@ -36,6 +38,18 @@ impl TryFrom<Bootstrap> for Assignment {
     fn try_from(bootstrap: Bootstrap) -> Result<Self, ProofError> {
         let Bootstrap { sandbox_id, sandbox_name, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
         let proof = Proof::token(&token)?;
-        Ok(Self { sandbox_id, sandbox_name, gateway, proof, directory, workspace, run_as, protected_paths, host: Host::Shared })
+        let instance_id = uuid::Uuid::new_v4().to_string();
+        Ok(Self {
+            sandbox_id,
+            instance_id,
+            sandbox_name,
+            gateway,
+            proof,
+            directory,
+            workspace,
+            run_as,
+            protected_paths,
+            host: Host::Shared,
+        })
     }
 }

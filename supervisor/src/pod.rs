@@ -53,6 +53,7 @@ pub fn assignment(variable: impl Fn(&str) -> Option<String>, identity: &Path) ->
     Ok(Assignment {
         proof: Proof::service_account(&identity.join("token"), &sandbox_id),
         sandbox_name: text("OPENSHELL_SANDBOX")?,
+        instance_id: text("OPENSHELL_INSTANCE_ID")?,
         sandbox_id,
         gateway,
         directory: PathBuf::from(DIRECTORY),
@@ -80,6 +81,7 @@ mod tests {
                 let value = match name {
                     "OPENSHELL_SANDBOX_ID" => "u",
                     "OPENSHELL_SANDBOX" => "demo",
+                    "OPENSHELL_INSTANCE_ID" => "p",
                     "OPENSHELL_GATEWAY_ENDPOINT" => "https://default-gateway.openshell.svc:8080",
                     _ => "default-gateway.openshell.svc",
                 };
@@ -89,7 +91,13 @@ mod tests {
         let error = |without| assignment(variables(without), identity.path()).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error("").contains("ca.crt: the gateway's CA cannot be read"), "{}", error(""));
         std::fs::write(identity.path().join("ca.crt"), "pem").unwrap();
-        for name in ["OPENSHELL_SANDBOX_ID", "OPENSHELL_SANDBOX", "OPENSHELL_GATEWAY_ENDPOINT", "OPENSHELL_GATEWAY_SERVER_NAME"] {
+        for name in [
+            "OPENSHELL_SANDBOX_ID",
+            "OPENSHELL_SANDBOX",
+            "OPENSHELL_INSTANCE_ID",
+            "OPENSHELL_GATEWAY_ENDPOINT",
+            "OPENSHELL_GATEWAY_SERVER_NAME",
+        ] {
             assert!(error(name).starts_with(name), "{}", error(name));
         }
         assert_eq!(assignment(variables(""), identity.path()).unwrap().workspace, Path::new("/sandbox"));

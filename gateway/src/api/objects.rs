@@ -94,7 +94,8 @@ impl Api {
             convert::policy::violations(&format!("{field}policy"), &error, &mut violations);
         }
         if let Err(error) = self.placement.admit(&blueprint) {
-            violations.add(format!("{field}policy"), error.message);
+            let part = if error.code.starts_with("Policy") || error.code.starts_with("RunAs") { "policy" } else { "template" };
+            violations.add(format!("{field}{part}"), error.message);
         }
         violations.into_result()?;
         Ok(blueprint)
@@ -138,6 +139,7 @@ fn refused(field: &str, error: &BlueprintError) -> Status {
         Reason::ProviderNotFound | Reason::ProviderRefused | Reason::ProviderConflict => {
             violations.add(format!("{field}providers"), &error.message);
         }
+        Reason::PodInvalid => violations.add(format!("{field}template"), &error.message),
         Reason::EnvironmentReserved | Reason::EnvironmentInvalid => violations.add(format!("{field}environment"), &error.message),
         Reason::QuotaExceeded => return errors::resource_exhausted("QUOTA_EXCEEDED", &error.message),
         Reason::PolicyConflict => return errors::failed_precondition("POLICY_CONFLICT", &error.message),

@@ -44,10 +44,26 @@ pub struct ControllerConfig {
     pub driver: Arc<dyn ComputeDriver>,
     /// The gateway whose sandboxes these are.
     pub gateway_name: String,
-    /// Namespace of all objects.
+    /// Namespace of the gateway.
+    pub gateway_namespace: String,
+    /// Namespace of sandboxes, policies and providers.
     pub namespace: String,
-    /// Where clients reach the gateway, for its status.
-    pub endpoint: Option<String>,
+    /// Where all this runs.
+    pub setting: Setting,
+}
+
+/// What the controllers of this process are to the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// This process is the gateway as well: its status is written here, and a provider's Secrets
+    /// are looked at.
+    Local {
+        /// Where clients reach it.
+        endpoint: Option<String>,
+    },
+    /// The gateway is another process, whose object another controller looks after. No Secret is
+    /// read: the gateway says what is wrong with a provider's.
+    Cluster,
 }
 
 /// The controllers could not go on.
@@ -73,7 +89,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         sandboxes: Watched::start(api(&config), &shutdown),
         policies: Watched::start(api(&config), &shutdown),
         providers: Watched::start(api(&config), &shutdown),
-        gateways: Watched::start(api(&config), &shutdown),
+        gateways: Watched::start(Api::namespaced(config.client.clone(), &config.gateway_namespace), &shutdown),
         config,
     });
     let parts = [

@@ -244,7 +244,7 @@ fn log_to_stderr() {
 }
 
 async fn live(assignment: Assignment, guardian: Guardian, launcher: Launcher, trust: JoinHandle<Trust>) -> Result<(), Fatal> {
-    let instance_id = uuid::Uuid::new_v4().to_string();
+    let instance_id = assignment.instance_id.clone();
     files::write_supervisor(&assignment.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
     tracing::info!(sandbox = assignment.sandbox_id, name = assignment.sandbox_name, instance = instance_id, "supervising");
