@@ -45,6 +45,19 @@ test-long: deps ## What takes longer: fault injection at every step, long proper
 bench: release ## Measure what docs/SPECIFICATION.md promises, against baselines in the same run.
 	$(CARGO) run --release -q -p openshell-e2e --bin bench
 
+.PHONY: cluster
+cluster: ## Start a Kubernetes cluster of one node here, as root; prints how to use it (docs/cluster.md).
+	@e2e/cluster/up
+
+.PHONY: cluster-down
+cluster-down: ## End that cluster and remove everything that it made.
+	@e2e/cluster/down
+	@e2e/cluster/check-clean
+
+.PHONY: cluster-smoke
+cluster-smoke: ## Prove by real objects that the cluster does what tests need.
+	@e2e/cluster/smoke
+
 .PHONY: lint
 lint: ## Format and lints, warnings are errors.
 	$(CARGO) fmt --all --check
