@@ -17,6 +17,7 @@
 pub mod cases;
 pub mod conditions;
 mod definitions;
+pub mod deployment;
 pub mod gateway;
 pub mod labels;
 pub mod manifests;
