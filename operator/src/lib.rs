@@ -18,6 +18,7 @@ pub mod controllers;
 pub mod driver;
 mod failpoint;
 pub mod limits;
+pub mod pki;
 pub mod reconcile;
 pub mod revisions;
 

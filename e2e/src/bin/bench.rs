@@ -194,12 +194,8 @@ async fn create_to_running(client: &mut Client, times: usize, pace: Pace) -> any
         for name in &names {
             let spec = v1::SandboxSpec { command: CLOCK.map(str::to_owned).to_vec(), ..Default::default() };
             started = now()?;
-            let request = v1::CreateSandboxRequest {
-                name: name.clone(),
-                spec: Some(spec),
-                workspace_scope: Some(workspace()),
-                ..Default::default()
-            };
+            let request =
+                v1::CreateSandboxRequest { name: name.clone(), spec: Some(spec), workspace_scope: Some(workspace()), ..Default::default() };
             client.create_sandbox(request).await?;
             // It says when it ran: asking before it has only takes time from it.
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -116,6 +116,7 @@ impl LocalGateway {
             gateway_name: OBJECT_NAME.to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
             endpoint: Some(endpoint.clone()),
+            deployment: None,
         };
         let token = background.clone();
         tasks.spawn(async move {

@@ -5,7 +5,8 @@
 //!   driver.watch() ──────────────┤  (a Policy, Provider or Gateway change concerns its sandboxes)
 //!                                ├▶ policy     parse ▸ Accepted, revision; counts once a second
 //!                                ├▶ provider   check ▸ Accepted
-//!                                └▶ gateway    endpoint, version, Ready
+//!                                └▶ gateway    endpoint, version, Ready; in a cluster `deployment`
+//!                                               makes what it consists of
 //! ```
 //!
 //! Each kind is watched once and every object is read through a guard, so that one that cannot
@@ -17,6 +18,7 @@
 //! tried again per object with exponential backoff and jitter.
 
 mod backoff;
+mod deployment;
 mod desired;
 mod gateway;
 mod orphans;
@@ -33,6 +35,7 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
+pub use deployment::DeploymentConfig;
 use watched::Watched;
 
 /// What the controllers work with.
@@ -48,6 +51,8 @@ pub struct ControllerConfig {
     pub namespace: String,
     /// Where clients reach the gateway, for its status.
     pub endpoint: Option<String>,
+    /// Deploys the gateway, in a cluster. None: the gateway is the process that these run in.
+    pub deployment: Option<DeploymentConfig>,
 }
 
 /// The controllers could not go on.
@@ -80,7 +85,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         ("sandbox", tokio::spawn(sandbox::run(Arc::clone(&shared), shutdown.clone()))),
         ("policy", tokio::spawn(policy::run(Arc::clone(&shared), shutdown.clone()))),
         ("provider", tokio::spawn(provider::run(Arc::clone(&shared), shutdown.clone()))),
-        ("gateway", tokio::spawn(gateway::run(Arc::clone(&shared), shutdown.clone()))),
+        ("gateway", gateway_controller(&shared, &shutdown)),
         ("orphan", tokio::spawn(orphans::run(shared, shutdown.clone()))),
     ];
     let (names, tasks): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -92,6 +97,14 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     }
     futures::future::join_all(others).await;
     Ok(())
+}
+
+/// What concerns the gateway: its deployment, or this process.
+fn gateway_controller(shared: &Arc<Shared>, shutdown: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    match &shared.config.deployment {
+        Some(deployment) => tokio::spawn(deployment::run(shared.config.clone(), deployment.clone(), shutdown.clone())),
+        None => tokio::spawn(gateway::run(Arc::clone(shared), shutdown.clone())),
+    }
 }
 
 /// The objects of a kind in the namespace of the controllers.

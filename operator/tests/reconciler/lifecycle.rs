@@ -38,6 +38,7 @@ impl Reconciler {
             gateway_name: "local".to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
             endpoint: Some("https://127.0.0.1:17670".to_owned()),
+            deployment: None,
         };
         let until = shutdown.clone();
         let done = tokio::spawn(async move { controllers::run(config, until).await.unwrap() });
