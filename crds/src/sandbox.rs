@@ -161,6 +161,10 @@ pub struct SessionStatus {
     /// Since when it has been so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// In a cluster: the token exchange that its sandbox token comes from. Tokens of earlier exchanges
+    /// are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<String>,
 }
 
 /// The policy of a sandbox.

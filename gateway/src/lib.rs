@@ -14,11 +14,13 @@
 //!
 //! The gateway keeps no state of its own: everything it says comes from objects, and everything
 //! it does is a write to an object that the controllers act on. [`local`] is the wiring of a
-//! gateway on one machine, with the controllers in the same process.
+//! gateway on one machine, with the controllers in the same process; [`cluster`] that of one in a
+//! cluster, whose controllers are the operator's.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod auth;
+pub mod cluster;
 pub mod errors;
 pub mod limits;
 pub mod local;
@@ -30,6 +32,10 @@ pub mod settings;
 pub mod start;
 pub mod state;
 
+mod addresses;
 mod api;
 mod convert;
+mod health;
 mod http;
+mod port;
+mod running;

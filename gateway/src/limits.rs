@@ -135,3 +135,15 @@ pub const STATUS_COALESCE: Duration = Duration::from_millis(250);
 pub const STATUS_ATTEMPTS: u32 = 6;
 /// How long a supervisor may take to end a sandbox after `Shutdown`.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a log database that is busy is waited for.
+pub const LOG_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to a log database of its own.
+pub const LOG_CONNECTIONS: u32 = 4;
+
+// ---- token exchange ----------------------------------------------------------------------
+
+/// Service account tokens that are asked about at a time.
+pub const EXCHANGES: usize = 16;
+/// How long an exchanged sandbox token lasts.
+pub const TOKEN_LIFETIME: Duration = Duration::from_hours(1);

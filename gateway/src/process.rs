@@ -7,7 +7,12 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::{local::LocalGateway, settings::Flags, start::StartError};
+use crate::{
+    cluster::ClusterGateway,
+    local::LocalGateway,
+    settings::{Config, Flags},
+    start::StartError,
+};
 
 /// Two threads carry what one machine asks for; more only cost memory.
 const WORKERS: usize = 2;
@@ -48,7 +53,10 @@ async fn run(flags: Flags) -> Result<(), StartError> {
     // Before readiness is told: whoever hears of it may end us at once.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let gateway = LocalGateway::start(flags.resolve()?).await?;
+    let gateway = match flags.resolve()? {
+        Config::Local(config) => LocalGateway::start(config).await?,
+        Config::Cluster(config) => ClusterGateway::start(config).await?,
+    };
     // The line that a starter in the background waits for. Nobody need be reading.
     let _ = writeln!(std::io::stdout(), "ready {}", gateway.endpoint());
     tokio::select! {

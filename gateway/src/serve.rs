@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 
 use crate::auth::CertificateSubject;
 use crate::limits;
-use crate::pki::Pki;
+use crate::pki::Leaf;
 
 /// How the bytes of a connection travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,18 +45,20 @@ pub struct Connection {
     pub certificate: Option<Arc<CertificateSubject>>,
 }
 
-/// TLS that asks for a client certificate of our authority.
-pub fn tls_config(pki: &Pki) -> Result<ServerConfig, rustls::Error> {
+/// TLS that asks for a client certificate of one of these authorities: there is more than one while they change.
+pub fn tls_config(authorities: &str, leaf: &Leaf) -> Result<ServerConfig, rustls::Error> {
     let pem = |e: rustls_pki_types::pem::Error| rustls::Error::General(format!("a certificate cannot be read: {e}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pki.ca_pem.as_bytes()).map_err(pem)?)?;
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority.map_err(pem)?)?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
         .map_err(|e| rustls::Error::General(e.to_string()))?;
-    let chain = vec![CertificateDer::from_pem_slice(pki.server.certificate.as_bytes()).map_err(pem)?];
-    let key = PrivateKeyDer::from_pem_slice(pki.server.key.as_bytes()).map_err(pem)?;
+    let chain = vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).map_err(pem)?];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).map_err(pem)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

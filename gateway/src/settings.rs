@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::serve::Transport;
 use crate::state::Directories;
@@ -46,6 +46,70 @@ pub struct Flags {
     /// The openshell-sandbox binary; the one beside this binary, or on PATH, when it is not given.
     #[arg(long, env = "OPENSHELL_SUPERVISOR_BIN", value_name = "PATH")]
     pub supervisor: Option<PathBuf>,
+    /// Where this gateway's objects are, if not on this machine.
+    #[command(subcommand)]
+    pub mode: Option<Mode>,
+}
+
+/// Where a gateway's objects are.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Mode {
+    /// Serve in a cluster, as the pod that the operator makes for an OpenShellGateway.
+    Cluster(ClusterFlags),
+}
+
+/// Settings of a gateway in a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterFlags {
+    /// Name of the OpenShellGateway.
+    #[arg(long, env = "OPENSHELL_GATEWAY_NAME", default_value = "default")]
+    pub gateway_name: String,
+    /// Namespace of the OpenShellGateway.
+    #[arg(long, env = "OPENSHELL_GATEWAY_NAMESPACE")]
+    pub gateway_namespace: String,
+    /// Namespace of the sandboxes; that of the gateway when it is not given.
+    #[arg(long, env = "OPENSHELL_SANDBOX_NAMESPACE")]
+    pub sandbox_namespace: Option<String>,
+    /// Directory with tls.crt, tls.key and ca.crt.
+    #[arg(long, env = "OPENSHELL_TLS_DIRECTORY", default_value = "/etc/openshell/tls", value_name = "PATH")]
+    pub tls_directory: PathBuf,
+    /// Directory with signing.pem, the key of sandbox tokens.
+    #[arg(long, env = "OPENSHELL_JWT_DIRECTORY", default_value = "/etc/openshell/jwt", value_name = "PATH")]
+    pub jwt_directory: PathBuf,
+    /// Directory for the logs of sandboxes.
+    #[arg(long, env = "OPENSHELL_DATA_DIRECTORY", default_value = "/var/openshell", value_name = "PATH")]
+    pub data_directory: PathBuf,
+}
+
+/// Everything that a gateway in a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Name of the `OpenShellGateway`.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Namespace of the sandboxes.
+    pub sandbox_namespace: String,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// Where to answer health checks.
+    pub health: Option<SocketAddr>,
+    /// Directory of the certificate.
+    pub tls: PathBuf,
+    /// Directory of the signing key.
+    pub jwt: PathBuf,
+    /// Directory of the logs.
+    pub data: PathBuf,
+    /// Further names of the server.
+    pub server_names: Vec<String>,
+}
+
+/// What to start.
+pub enum Config {
+    /// A gateway of this machine.
+    Local(LocalConfig),
+    /// One in a cluster.
+    Cluster(ClusterConfig),
 }
 
 /// Variables with a meaning in the reference system that this version does not honour.
@@ -124,11 +188,59 @@ pub struct LocalConfig {
 }
 
 impl Flags {
-    /// Checks the settings and finds the directories and the supervisor.
-    pub fn resolve(self) -> Result<LocalConfig, SettingsError> {
+    /// Checks the settings.
+    pub fn resolve(mut self) -> Result<Config, SettingsError> {
+        match self.mode.take() {
+            None => self.local().map(Config::Local),
+            Some(Mode::Cluster(flags)) => self.cluster(flags).map(Config::Cluster),
+        }
+    }
+
+    fn cluster(self, flags: ClusterFlags) -> Result<ClusterConfig, SettingsError> {
+        self.common()?;
+        let (bind, health, server_names) = (self.bind(), self.health(), self.names());
+        if self.disable_tls {
+            return Err(SettingsError::NotSupported("--disable-tls in a cluster".to_owned()));
+        }
+        Ok(ClusterConfig {
+            sandbox_namespace: flags.sandbox_namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| flags.gateway_namespace.clone()),
+            name: flags.gateway_name,
+            namespace: flags.gateway_namespace,
+            bind,
+            health,
+            tls: flags.tls_directory,
+            jwt: flags.jwt_directory,
+            data: flags.data_directory,
+            server_names,
+        })
+    }
+
+    /// What no gateway may be asked for.
+    fn common(&self) -> Result<(), SettingsError> {
         if let Some(name) = REFUSED.iter().find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
             return Err(SettingsError::NotSupported((*name).to_owned()));
         }
+        if self.health_port != 0 && self.health_port == self.port {
+            return Err(SettingsError::SamePort(self.port));
+        }
+        Ok(())
+    }
+
+    fn bind(&self) -> SocketAddr {
+        SocketAddr::new(self.bind_address, self.port)
+    }
+
+    fn health(&self) -> Option<SocketAddr> {
+        (self.health_port != 0).then(|| SocketAddr::new(self.bind_address, self.health_port))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.server_san.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Finds the directories and the supervisor.
+    fn local(self) -> Result<LocalConfig, SettingsError> {
+        self.common()?;
         let state = xdg("XDG_STATE_HOME", ".local/state")?.join("openshell");
         let config = xdg("XDG_CONFIG_HOME", ".config")?.join("openshell");
         let file = config.join("gateway.toml");
@@ -139,18 +251,15 @@ impl Flags {
         if transport == Transport::Plaintext && !self.bind_address.is_loopback() {
             return Err(SettingsError::PlaintextOffLoopback(self.bind_address));
         }
-        if self.health_port != 0 && self.health_port == self.port {
-            return Err(SettingsError::SamePort(self.port));
-        }
         let tls = std::env::var_os("OPENSHELL_LOCAL_TLS_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
         Ok(LocalConfig {
             directories: Directories::new(state, config, tls),
-            bind: SocketAddr::new(self.bind_address, self.port),
-            health: (self.health_port != 0).then(|| SocketAddr::new(self.bind_address, self.health_port)),
+            bind: self.bind(),
+            health: self.health(),
+            server_names: self.names(),
             transport,
             driver: self.driver.filter(|d| !d.is_empty()),
             supervisor: supervisor(self.supervisor)?,
-            server_names: self.server_san.into_iter().map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::auth::RulesError;
 use crate::pki::PkiError;
@@ -39,6 +40,17 @@ pub enum StartError {
     /// The store.
     #[error("cannot open the store: {0}")]
     Store(String),
+    /// The Kubernetes API.
+    #[error("the Kubernetes API cannot be used: {0}")]
+    Cluster(String),
+    /// A file of a mounted Secret.
+    #[error("{} cannot be read: {reason}", path.display())]
+    Mounted {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// No driver, or an unknown one.
     #[error("{0}")]
     Driver(String),
@@ -82,6 +94,10 @@ impl StartError {
             Self::Bind { kind: io::ErrorKind::PermissionDenied, .. } => "choose a port above 1023 with --port".to_owned(),
             Self::Bind { .. } => "choose an address of this machine with --bind-address".to_owned(),
             Self::Store(_) => "check that the disk has room and that the state directory is on a local file system".to_owned(),
+            Self::Cluster(_) => "run it in a pod whose service account the operator made, or name a cluster with KUBECONFIG".to_owned(),
+            Self::Mounted { .. } => {
+                "the operator makes the Secrets of a gateway and mounts them: see the conditions of the OpenShellGateway".to_owned()
+            }
             Self::Driver(_) => "name a driver that is there with --drivers".to_owned(),
             Self::Pki(_) | Self::Rules(_) | Self::Tls(_) | Self::Signals(_) | Self::Failed(_) => {
                 "this is a defect of the gateway: please report it with its log".to_owned()
@@ -93,10 +109,10 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => 64,
-            Self::Bind { .. } => 69,
+            Self::Bind { .. } | Self::Cluster(_) => 69,
             Self::Rules(_) | Self::Tls(_) | Self::Signals(_) | Self::Failed(_) => 70,
             Self::State(StateError::Locked { .. }) => 75,
-            Self::State(_) | Self::Pki(_) | Self::Store(_) => 73,
+            Self::State(_) | Self::Pki(_) | Self::Store(_) | Self::Mounted { .. } => 73,
             Self::Driver(_) => 78,
         }
     }

@@ -163,7 +163,8 @@ impl Bootstrap {
 }
 
 impl GatewayAccess {
-    fn check(&self) -> Result<(), BootstrapError> {
+    /// Whether it can be used, and is safe to.
+    pub fn check(&self) -> Result<(), BootstrapError> {
         let invalid = |field, why: &str| Err(BootstrapError::Invalid { field, why: why.to_owned() });
         let Ok(uri) = self.endpoint.parse::<http::Uri>() else { return invalid("gateway.endpoint", "is no URL") };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);

@@ -21,6 +21,13 @@ enum Command {
         /// Where the sandbox's files are made ready before it is known; the directory may be renamed.
         directory: Option<PathBuf>,
     },
+    /// Run the sandbox of this pod, as its main process.
+    Pod,
+    /// Copy this program into a directory, for a pod whose image has none.
+    Install {
+        /// Where to.
+        directory: PathBuf,
+    },
     /// Print as JSON what this machine can enforce, and what it cannot.
     Doctor,
     /// Part of `doctor`: tries namespaces in a process that is thrown away.
@@ -32,6 +39,8 @@ enum Command {
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Supervise { directory } => app::supervise(directory),
+        Command::Pod => app::pod(),
+        Command::Install { directory } => app::install(&directory),
         Command::Doctor => app::doctor(),
         Command::TryNamespaces => ExitCode::from(probe::try_namespaces() as u8),
     }

@@ -19,6 +19,7 @@
 compile_error!("the `ablation` feature removes walls and must never be in a release build");
 
 pub mod app;
+pub mod assignment;
 pub mod audit;
 pub mod bootstrap;
 pub mod broker;
@@ -28,6 +29,7 @@ pub mod confine;
 pub mod egress;
 pub mod flow;
 pub mod limits;
+pub mod pod;
 pub mod process;
 pub mod sandbox;
 pub mod session;

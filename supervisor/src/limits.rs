@@ -80,6 +80,10 @@ pub mod session {
     pub const CONNECT_TIME: Duration = Duration::from_secs(10);
     /// How long the gateway may take to answer `Hello`.
     pub const ACCEPT_TIME: Duration = Duration::from_secs(15);
+    /// When the renewal of a sandbox token is tried again.
+    pub const RENEW_AGAIN: Duration = Duration::from_secs(10);
+    /// Largest service account token, in bytes.
+    pub const TOKEN_BYTES: usize = 64 << 10;
     /// Silent heartbeat intervals after which the session is over.
     pub const SILENT_INTERVALS: u32 = 3;
     /// Bounds of the interval that a gateway may ask for.

@@ -38,9 +38,9 @@ pub(super) async fn gateway(api: &Api, _: Request<v1::GetGatewayInfoRequest>) ->
         status: v1::ServiceStatus::Healthy.into(),
         gateway_version: version(),
         compute_drivers: vec![v1::ComputeDriverInfo {
-            name: api.driver.name().to_owned(),
+            name: api.placement.name().to_owned(),
             capabilities: Some(v1::ComputeDriverCapabilities {
-                driver_name: api.driver.name().to_owned(),
+                driver_name: api.placement.name().to_owned(),
                 driver_version: version(),
                 resource_capabilities: Some(unsupported),
             }),

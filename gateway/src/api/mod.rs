@@ -14,6 +14,7 @@ mod methods;
 mod names;
 mod objects;
 mod page;
+mod placement;
 mod providers;
 mod requests;
 mod sandboxes;
@@ -25,13 +26,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use openshell_operator::driver::ComputeDriver;
 use openshell_proto::supervisor::supervisor_session_server::SupervisorSessionServer;
 use openshell_proto::v1::open_shell_server::OpenShellServer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::service::Routes;
+
+pub(crate) use placement::Placement;
 
 use crate::session::Hub;
 use crate::{errors, limits};
@@ -47,10 +49,12 @@ pub(crate) struct Context {
     pub(crate) namespace: String,
     /// Name of the `OpenShellGateway` whose defaults apply.
     pub(crate) gateway_name: String,
+    /// Its namespace.
+    pub(crate) gateway_namespace: String,
     /// Sessions of the supervisors.
     pub(crate) hub: Hub,
-    /// Where sandboxes run.
-    pub(crate) driver: Arc<dyn ComputeDriver>,
+    /// Who runs the sandboxes.
+    pub(crate) placement: Placement,
     /// Ends streams that would go on for ever.
     pub(crate) shutdown: CancellationToken,
     /// Commands that are under way.

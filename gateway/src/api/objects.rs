@@ -93,7 +93,7 @@ impl Api {
         if let Err(error) = blueprint.policy.check_credentials(&bound) {
             convert::policy::violations(&format!("{field}policy"), &error, &mut violations);
         }
-        if let Err(error) = self.driver.admit(&blueprint) {
+        if let Err(error) = self.placement.admit(&blueprint) {
             violations.add(format!("{field}policy"), error.message);
         }
         violations.into_result()?;
@@ -103,7 +103,10 @@ impl Api {
     /// The gateway's own object.
     pub(super) async fn gateway(&self) -> Result<OpenShellGateway, Status> {
         let name = &self.gateway_name;
-        self.objects::<OpenShellGateway>().get(name).await.map_err(|e| failed("gateway", name, e))
+        kube::Api::<OpenShellGateway>::namespaced(self.client.clone(), &self.gateway_namespace)
+            .get(name)
+            .await
+            .map_err(|e| failed("gateway", name, e))
     }
 }
 

@@ -183,7 +183,7 @@ enum Written {
 
 async fn write(api: &Api, wanted: &OpenShellSandbox) -> Result<Written, Status> {
     let mut object = wanted.clone();
-    if api.driver.capabilities().cleanup == Cleanup::Finalizer {
+    if api.placement.cleanup() == Cleanup::Finalizer {
         // There from the beginning, the controller need not write it before it starts anything.
         object.metadata.finalizers = Some(vec![WORKLOAD_FINALIZER.to_owned()]);
     }

@@ -15,7 +15,6 @@ use super::{Hosts, Rules};
 use crate::errors;
 use crate::pki::SandboxTokens;
 use crate::serve::{Connection, Transport};
-use crate::session::SandboxPrincipal;
 
 /// What the check needs to know.
 pub struct Guard {
@@ -59,8 +58,8 @@ impl Guard {
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
                 .map(|(_, token)| token.trim())
                 .ok_or_else(|| Denied::Unauthenticated("the metadata 'authorization' must be 'Bearer <sandbox token>'".to_owned()))?;
-            let sandbox_id = self.tokens.check(token).map_err(|e| Denied::Unauthenticated(e.to_string()))?;
-            return Ok(Some(Principal::Sandbox(SandboxPrincipal { sandbox_id })));
+            let sandbox = self.tokens.check(token).map_err(|e| Denied::Unauthenticated(e.to_string()))?;
+            return Ok(Some(Principal::Sandbox(sandbox)));
         }
         let Some(connection) = request.extensions().get::<Connection>() else { return Ok(None) };
         Ok(match (&connection.certificate, connection.transport) {

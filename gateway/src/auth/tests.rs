@@ -21,7 +21,7 @@ fn every_method_against_every_caller() {
     let rules = Rules::read(openshell_proto::DESCRIPTORS).unwrap();
     let owner = Principal::User(User::from_certificate(&CertificateSubject { common_name: "c".into(), units: vec![USER_UNIT.into()] }));
     let stranger = Principal::User(User::from_certificate(&CertificateSubject { common_name: "c".into(), units: vec!["other".into()] }));
-    let sandbox = Principal::Sandbox(SandboxPrincipal { sandbox_id: "s".to_owned() });
+    let sandbox = Principal::Sandbox(SandboxPrincipal { sandbox_id: "s".to_owned(), exchange: None });
     let plain = user(vec![Role::User], &["openshell:all"]);
     let scopeless = user(vec![Role::PlatformAdmin], &["sandbox:none"]);
     let mut counted = 0;
@@ -38,10 +38,10 @@ fn every_method_against_every_caller() {
         assert_eq!(allowed(Some(&scopeless)), open || (users && rule.scope.is_none()), "{path} without the scope");
     }
     assert!(counted >= 66, "only {counted} methods");
-    assert_eq!(
-        rules.iter().filter(|(_, r)| r.mode == Mode::Unauthenticated).map(|(p, _)| p).collect::<Vec<_>>(),
-        ["/openshell.v1.OpenShell/Health"]
-    );
+    let mut open: Vec<_> = rules.iter().filter(|(_, r)| r.mode == Mode::Unauthenticated).map(|(p, _)| p).collect();
+    open.sort_unstable();
+    // Who exchanges a token proves who it is by what it exchanges.
+    assert_eq!(open, ["/openshell.supervisor.v1.SupervisorSession/Exchange", "/openshell.v1.OpenShell/Health"]);
     assert_eq!(rules.get("/openshell.supervisor.v1.SupervisorSession/Control").unwrap().mode, Mode::Sandbox);
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use jiff::Timestamp;
 
 use super::*;
+use crate::session::SandboxPrincipal;
 
 fn open(directory: &Path, names: &[&str]) -> Pki {
     Pki::open(directory, &names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap()
@@ -74,7 +75,7 @@ fn tokens_are_for_one_sandbox_of_one_gateway() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tokens = SandboxTokens::open(a.path(), "openshell").unwrap();
     let token = tokens.mint("6f1e").unwrap();
-    assert_eq!(tokens.check(&token).unwrap(), "6f1e");
+    assert_eq!(tokens.check(&token).unwrap(), SandboxPrincipal { sandbox_id: "6f1e".to_owned(), exchange: None });
     // The same key for another gateway, and another key.
     assert!(SandboxTokens::open(a.path(), "other").unwrap().check(&token).is_err());
     assert!(matches!(SandboxTokens::open(b.path(), "openshell").unwrap().check(&token), Err(TokenError::UnknownKey)));
@@ -86,6 +87,26 @@ fn tokens_are_for_one_sandbox_of_one_gateway() {
     for garbage in ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
         assert!(tokens.check(garbage).is_err());
     }
+}
+
+#[test]
+fn an_exchanged_token_names_its_exchange_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = SandboxTokens::open(dir.path(), "default").unwrap();
+    let read = SandboxTokens::read(&dir.path().join("signing.pem"), "default").unwrap();
+    let token = made.mint_for("6f1e", "x", std::time::Duration::from_hours(1)).unwrap();
+    assert_eq!(read.check(&token).unwrap(), SandboxPrincipal { sandbox_id: "6f1e".to_owned(), exchange: Some("x".to_owned()) });
+    let ended = jsonwebtoken::get_current_timestamp() - 3600;
+    let claims = serde_json::json!({
+        "iss": "openshell-gateway:default", "aud": "openshell-gateway:default", "sub": "spiffe://openshell/sandbox/6f1e",
+        "sandbox_id": "6f1e", "exchange": "x", "iat": ended - 3600, "exp": ended,
+    });
+    let key = fs::read(dir.path().join("signing.pem")).unwrap();
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+    header.kid = Some(fs::read_to_string(dir.path().join("kid")).unwrap());
+    let expired = jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_ed_pem(&key).unwrap()).unwrap();
+    assert!(matches!(read.check(&expired), Err(TokenError::Invalid(_))));
+    assert!(SandboxTokens::read(&dir.path().join("absent.pem"), "default").is_err());
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
 }
 
 fn gateway(inner: &Inner) -> Arc<OpenShellGateway> {
-    let (name, namespace) = (&inner.config.gateway_name, &inner.config.namespace);
+    let (name, namespace) = (&inner.config.gateway_name, &inner.config.gateway_namespace);
     inner
         .objects
         .gateways

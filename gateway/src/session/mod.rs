@@ -12,6 +12,7 @@
 //! * [`service`](self): the gRPC service. Authentication is not done here: the server puts a
 //!   [`SandboxPrincipal`] into the request's extensions, and nobody else gets in.
 //! * `sandbox`: everything about one sandbox happens in one task, so nothing needs a lock.
+//! * `exchange`: tokens for supervisors in pods.
 //! * `compose`: what a supervisor is told. Credentials leave here only for a session whose
 //!   enforcement can keep them from the agent.
 //! * `status`: what the session knows, written to the object: only when it changed, coalesced.
@@ -20,6 +21,7 @@
 //! The controllers are met only in the API object.
 
 mod compose;
+mod exchange;
 pub mod logs;
 mod relay;
 mod sandbox;
@@ -35,6 +37,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use exchange::{Attest, AttestError, Attested, Exchange};
 pub use logs::{Level, LogError, LogQuery, LogStore, StoredLog};
 pub use openshell_operator::api::SecretValues;
 pub use relay::{ExecHandle, RelayError};
@@ -47,6 +50,8 @@ use crate::limits::{HEARTBEAT_INTERVAL, RELAY_WAIT, RELAYS_PER_SANDBOX, SHUTDOWN
 pub struct SandboxPrincipal {
     /// UID of the `OpenShellSandbox`.
     pub sandbox_id: String,
+    /// The exchange that the token comes from, if it comes from one.
+    pub exchange: Option<String>,
 }
 
 /// What a [`Hub`] works on.
@@ -62,8 +67,12 @@ pub struct HubConfig {
     pub namespace: String,
     /// Name of the `OpenShellGateway` whose defaults apply.
     pub gateway_name: String,
+    /// Its namespace.
+    pub gateway_namespace: String,
     /// Addresses that no sandbox may reach whatever its policy says: `host:port` or an IP.
     pub forbidden_destinations: Vec<String>,
+    /// How supervisors get their tokens, where no driver hands them over.
+    pub exchange: Option<Exchange>,
 }
 
 /// A policy revision did not come into force.
@@ -89,6 +98,7 @@ struct Inner {
     objects: watch::Objects,
     sandboxes: Mutex<HashMap<String, sandbox::Handle>>,
     pending: Arc<relay::Pending>,
+    exchanges: exchange::Exchanges,
     /// Ends the tasks of the sandboxes; cancelled when `run` ends.
     ended: CancellationToken,
 }
@@ -107,6 +117,7 @@ impl Hub {
             objects: watch::Objects::new(),
             sandboxes: Mutex::default(),
             pending: Arc::default(),
+            exchanges: exchange::Exchanges::default(),
             ended: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }

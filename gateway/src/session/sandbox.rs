@@ -37,7 +37,7 @@ const SUPERSEDED_KEPT: usize = 8;
 /// What reaches the task from the outside.
 pub(super) enum Event {
     /// A supervisor said hello.
-    Opened { hello: Hello, session: Session },
+    Opened { hello: Hello, exchange: Option<String>, session: Session },
     /// A message of a session.
     Received { session: Uuid, payload: from_supervisor::Payload },
     /// A session ended.
@@ -158,6 +158,7 @@ pub(super) fn spawn(inner: &Arc<Inner>, uid: String, relays: Arc<Semaphore>) -> 
         publish,
         superseded: VecDeque::new(),
         instance: None,
+        exchange: None,
         enforcement: None,
         main: None,
         pushed: None,
@@ -213,6 +214,8 @@ pub(super) struct Task {
     publish: watch::Sender<Snapshot>,
     superseded: VecDeque<String>,
     pub(super) instance: Option<Instance>,
+    /// The exchange that its token comes from.
+    pub(super) exchange: Option<String>,
     pub(super) enforcement: Option<EnforcementReport>,
     pub(super) main: Option<MainProcess>,
     /// Last configuration that was sent to this instance.
@@ -254,6 +257,7 @@ impl Task {
             session.outgoing.reject(super::service::not_found());
         }
         self.drop_session();
+        self.inner.exchanges.forget(&self.uid);
     }
 
     pub(super) fn session(&self) -> Option<Session> {
@@ -278,7 +282,10 @@ impl Task {
 
     async fn handle(&mut self, event: Event) {
         match event {
-            Event::Opened { hello, session } => self.opened(hello, session).await,
+            Event::Opened { hello, exchange, session } => {
+                self.exchange = exchange;
+                self.opened(hello, session).await;
+            }
             Event::Received { session, payload } => {
                 if self.session().is_some_and(|s| s.id == session) {
                     self.received(payload).await;

@@ -3,8 +3,8 @@
 use std::{pin::Pin, sync::Arc};
 
 use openshell_proto::supervisor::{
-    FromGateway, FromSupervisor, Heartbeat, Hello, LogAck, LogBatch, Rejected, RelayDown, RelayUp, from_gateway, from_supervisor, relay_up,
-    supervisor_session_server::SupervisorSession,
+    ExchangeRequest, FromGateway, FromSupervisor, Heartbeat, Hello, LogAck, LogBatch, Rejected, RelayDown, RelayUp, RenewRequest,
+    SandboxToken, from_gateway, from_supervisor, relay_up, supervisor_session_server::SupervisorSession,
 };
 use tokio::{
     sync::mpsc,
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    Hub, Inner, RelayError, SandboxPrincipal,
+    Hub, Inner, RelayError, exchange,
     sandbox::{Event, Handle, Outgoing, Session},
 };
 use crate::limits::{HELLO_TIMEOUT, LOG_BATCH, SESSION_QUEUE};
@@ -30,7 +30,7 @@ impl SupervisorSession for Hub {
     type RelayStream = Pin<Box<dyn Stream<Item = Result<RelayDown, Status>> + Send>>;
 
     async fn control(&self, request: Request<Streaming<FromSupervisor>>) -> Result<Response<Self::ControlStream>, Status> {
-        let principal = principal(&request)?;
+        let principal = exchange::principal(&self.inner, &request)?;
         let mut inbound = request.into_inner();
         let hello = first_hello(&mut inbound).await?;
         if hello.sandbox_id != principal.sandbox_id {
@@ -48,7 +48,8 @@ impl SupervisorSession for Hub {
         let handle = self.inner.handle(&principal.sandbox_id);
         let session = Session { id: Uuid::new_v4(), outgoing: Outgoing::new(outgoing), over: CancellationToken::new() };
         let instance = hello.instance_id.clone();
-        if handle.events.send(Event::Opened { hello, session: session.clone() }).await.is_err() {
+        let opened = Event::Opened { hello, exchange: principal.exchange, session: session.clone() };
+        if handle.events.send(opened).await.is_err() {
             // The sandbox was deleted between the check and now.
             session.outgoing.reject(not_found());
             return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
@@ -58,7 +59,7 @@ impl SupervisorSession for Hub {
     }
 
     async fn relay(&self, request: Request<Streaming<RelayUp>>) -> Result<Response<Self::RelayStream>, Status> {
-        let principal = principal(&request)?;
+        let principal = exchange::principal(&self.inner, &request)?;
         let mut up = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, up.message()).await.map_err(|_| Status::deadline_exceeded("no RelayHello came"))??;
         let Some(RelayUp { payload: Some(relay_up::Payload::Hello(hello)) }) = first else {
@@ -67,14 +68,18 @@ impl SupervisorSession for Hub {
         let down = self.inner.pending.open(&hello.relay_id, &principal.sandbox_id, up)?;
         Ok(Response::new(Box::pin(down)))
     }
+
+    async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<SandboxToken>, Status> {
+        exchange::exchange(&self.inner, request).await
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<SandboxToken>, Status> {
+        exchange::renew(&self.inner, &request)
+    }
 }
 
 pub(super) fn not_found() -> Rejected {
     Rejected { code: "SandboxNotFound".into(), message: "there is no such sandbox; it was deleted".into(), retry: false }
-}
-
-fn principal<T>(request: &Request<T>) -> Result<SandboxPrincipal, Status> {
-    request.extensions().get().cloned().ok_or_else(|| Status::unauthenticated("a sandbox token is needed here"))
 }
 
 async fn first_hello(inbound: &mut Streaming<FromSupervisor>) -> Result<Hello, Status> {

@@ -109,7 +109,9 @@ fn session(task: &Task, before: Option<&SessionStatus>, connected: bool) -> Opti
         (None, Some(instance), true) => Some(instance.since.clone()),
         _ => Some(now()),
     };
-    Some(SessionStatus { instance_id, connected, since })
+    // Until a supervisor has come, what is known is who was there.
+    let exchange = if task.instance.is_some() { task.exchange.clone() } else { before.and_then(|before| before.exchange.clone()) };
+    Some(SessionStatus { instance_id, connected, since, exchange })
 }
 
 fn policy(task: &Task, before: Option<&PolicyInForce>) -> Option<PolicyInForce> {

@@ -124,12 +124,13 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
     let any = watcher::Config::default;
     let credentials = any().labels(&format!("{}=true", labels::CREDENTIAL));
     let gateway = any().fields(&format!("metadata.name={}", inner.config.gateway_name));
+    let gateways = Api::namespaced(inner.config.client.clone(), &inner.config.gateway_namespace);
     let watches = async {
         join!(
             watch_sandboxes(inner, writers.sandboxes),
             follow(api(inner), any(), writers.policies, |_| mark_all(inner)),
             follow(api(inner), any(), writers.providers, |_| mark_all(inner)),
-            follow(api(inner), gateway, writers.gateways, |_| mark_all(inner)),
+            follow(gateways, gateway, writers.gateways, |_| mark_all(inner)),
             follow(api(inner), credentials, writers.secrets, |_| mark_all(inner)),
         );
     };

@@ -162,11 +162,11 @@ impl World {
                 if self.status.session.as_ref().is_none_or(|session| session.instance_id != *instance) {
                     self.status.main_process = Some(MainProcessStatus { state: MainProcessState::Running, ..Default::default() });
                 }
-                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None });
+                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None, exchange: None });
                 self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), error: None });
             }
             (Event::PolicyRejected, WorkloadState::Running { instance: Some(instance), .. }) => {
-                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None });
+                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, since: None, exchange: None });
                 self.status.policy =
                     Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: None, error: Some("no".into()) });
             }

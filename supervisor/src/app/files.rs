@@ -48,6 +48,14 @@ impl Lock {
     }
 }
 
+/// This program, as `openshell-sandbox` in another directory: whole or not at all.
+pub(super) fn install(directory: &Path) -> io::Result<()> {
+    let (place, fresh) = (directory.join("openshell-sandbox"), directory.join(".openshell-sandbox.new"));
+    fs::copy("/proc/self/exe", &fresh)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+    fs::rename(fresh, place)
+}
+
 /// `supervisor.json`: whom to signal. The guardian passes it on.
 pub(super) fn write_supervisor(directory: &Path, guardian: u32, instance: &str) -> io::Result<()> {
     let start_time = start_time(guardian)?;
@@ -103,6 +111,16 @@ mod tests {
         drop(lock);
         Lock::take(dir.path()).unwrap();
         assert!(matches!(Lock::take(&dir.path().join("absent")), Err(LockError::Io { .. })));
+    }
+
+    #[test]
+    fn installs_this_program() {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path()).unwrap();
+        let installed = dir.path().join("openshell-sandbox");
+        assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read(installed).unwrap(), fs::read("/proc/self/exe").unwrap());
+        assert!(install(&dir.path().join("absent")).is_err());
     }
 
     #[test]

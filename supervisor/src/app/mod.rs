@@ -33,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    assignment::Assignment,
     audit::{Audit, AuditLimit, AuditQueue, Level},
     bootstrap::{Bootstrap, BootstrapError},
     confine::{self, Guardian, Launcher},
@@ -42,6 +43,7 @@ use crate::{
         roots::SystemTrust,
     },
     limits::session::{FLUSH_TIME, SHUTDOWN_GRACE, SHUTDOWN_GRACE_MAX},
+    pod,
     process::Table,
     sandbox::{Fatal, FatalKind, Place, Sandbox},
     session::{self, End, Identity},
@@ -60,7 +62,7 @@ const BLOCKING: usize = 8;
 enum Code {
     /// Ended as it was asked to.
     Ended = 0,
-    /// `EX_USAGE`: the bootstrap is not one.
+    /// `EX_USAGE`: the bootstrap, or the pod's environment, is not one.
     BadBootstrap = 64,
     /// `EX_UNAVAILABLE`: what is asked for cannot be enforced here.
     NotEnforceable = 69,
@@ -93,13 +95,44 @@ pub fn doctor() -> ExitCode {
 
 /// Runs a sandbox. To be called while the process has one thread.
 pub fn supervise(directory: Option<PathBuf>) -> ExitCode {
-    match Unbound::new(directory).and_then(Unbound::bind) {
+    exit(Unbound::new(directory).and_then(|unbound| unbound.bind(bootstrap)))
+}
+
+/// Runs the sandbox of this pod. To be called while the process has one thread.
+pub fn pod() -> ExitCode {
+    let assignment = || pod::own_assignment().map_err(|error| (Code::BadBootstrap, error.to_string()));
+    exit(Unbound::new(None).and_then(|unbound| unbound.bind(assignment)))
+}
+
+/// Copies this program into a directory, for a pod whose image has none.
+pub fn install(directory: &Path) -> ExitCode {
+    match files::install(directory) {
+        Ok(()) => Code::Ended.into(),
+        Err(error) => {
+            eprintln!("openshell-sandbox: {}: the supervisor cannot be copied there: {error}", directory.display());
+            Code::Internal.into()
+        }
+    }
+}
+
+fn exit(bound: Result<Bound, (Code, String)>) -> ExitCode {
+    match bound {
         Ok(bound) => bound.run(),
         Err((code, message)) => {
             eprintln!("openshell-sandbox: {message}");
             code.into()
         }
     }
+}
+
+/// What the driver writes to standard input.
+fn bootstrap() -> Result<Assignment, (Code, String)> {
+    let bad = |error: BootstrapError| (Code::BadBootstrap, error.to_string());
+    let document = Bootstrap::document(std::io::stdin().lock()).map_err(bad)?;
+    let bootstrap = Bootstrap::parse(&document).map_err(bad)?;
+    drop(document);
+    confine::guardian::leave_standard_input().map_err(|e| internal("leaving standard input", e))?;
+    Assignment::try_from(bootstrap).map_err(|error| (Code::BadBootstrap, error.to_string()))
 }
 
 fn internal(what: &str, error: impl std::fmt::Display) -> (Code, String) {
@@ -161,35 +194,31 @@ impl Unbound {
         Ok(Self { guardian, launcher, runtime, trust })
     }
 
-    /// Waits for the bootstrap and takes the sandbox's lock.
-    fn bind(self) -> Result<Bound, (Code, String)> {
-        let bad = |error: BootstrapError| (Code::BadBootstrap, error.to_string());
-        let document = Bootstrap::document(std::io::stdin().lock()).map_err(bad)?;
-        let bootstrap = Bootstrap::parse(&document).map_err(bad)?;
-        drop(document);
-        confine::guardian::leave_standard_input().map_err(|e| internal("leaving standard input", e))?;
-        let lock = Lock::take(&bootstrap.directory).map_err(|error| match error {
+    /// Waits for its sandbox and takes the lock of it.
+    fn bind(self, assigned: impl FnOnce() -> Result<Assignment, (Code, String)>) -> Result<Bound, (Code, String)> {
+        let assignment = assigned()?;
+        let lock = Lock::take(&assignment.directory).map_err(|error| match error {
             LockError::Held(_) => (Code::Locked, error.to_string()),
             LockError::Io { .. } => (Code::Internal, error.to_string()),
         })?;
         self.guardian.hold(lock.as_fd()).map_err(|e| internal("giving the guardian the lock", e))?;
         self.launcher.hold(lock.as_fd().try_clone_to_owned().map_err(|e| internal("giving the launcher the lock", e))?);
-        Ok(Bound { unbound: self, bootstrap, lock })
+        Ok(Bound { unbound: self, assignment, lock })
     }
 }
 
 /// A supervisor of this sandbox alone.
 struct Bound {
     unbound: Unbound,
-    bootstrap: Bootstrap,
+    assignment: Assignment,
     lock: Lock,
 }
 
 impl Bound {
     fn run(self) -> ExitCode {
-        let Self { unbound: Unbound { guardian, launcher, runtime, trust }, bootstrap, lock } = self;
-        let directory = bootstrap.directory.clone();
-        let ended = runtime.block_on(live(bootstrap, guardian, launcher, trust));
+        let Self { unbound: Unbound { guardian, launcher, runtime, trust }, assignment, lock } = self;
+        let directory = assignment.directory.clone();
+        let ended = runtime.block_on(live(assignment, guardian, launcher, trust));
         runtime.shutdown_background();
         let code = match ended {
             Ok(()) => Code::Ended.into(),
@@ -214,13 +243,13 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-async fn live(bootstrap: Bootstrap, guardian: Guardian, launcher: Launcher, trust: JoinHandle<Trust>) -> Result<(), Fatal> {
+async fn live(assignment: Assignment, guardian: Guardian, launcher: Launcher, trust: JoinHandle<Trust>) -> Result<(), Fatal> {
     let instance_id = uuid::Uuid::new_v4().to_string();
-    files::write_supervisor(&bootstrap.directory, guardian.pid(), &instance_id)
+    files::write_supervisor(&assignment.directory, guardian.pid(), &instance_id)
         .map_err(|error| Fatal::internal("Internal", format!("supervisor.json was not written: {error}")))?;
-    tracing::info!(sandbox = bootstrap.sandbox_id, name = bootstrap.sandbox_name, instance = instance_id, "supervising");
-    let Bootstrap { sandbox_id, gateway, token, directory, workspace, run_as, protected_paths, .. } = bootstrap;
-    let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, token });
+    tracing::info!(sandbox = assignment.sandbox_id, name = assignment.sandbox_name, instance = instance_id, "supervising");
+    let Assignment { sandbox_id, gateway, proof, directory, workspace, run_as, protected_paths, .. } = assignment;
+    let identity = Arc::new(Identity { sandbox_id, instance_id, gateway, proof });
     let early = session::begin_early(&identity);
     let (audit, queue) = Audit::new(AuditLimit::default());
     let gone = CancellationToken::new();

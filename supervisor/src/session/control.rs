@@ -12,9 +12,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Status, Streaming, metadata::MetadataValue, service::Interceptor, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::{End, Ended, Identity, logs::Shipping, relay};
+use super::{End, Ended, Identity, logs::Shipping, proof::Bearer, relay};
 use crate::{
     audit::AuditQueue,
     limits::session::{ACCEPT_TIME, HEARTBEAT, OUTGOING, RELAYS, SILENT_INTERVALS},
@@ -24,28 +24,9 @@ use crate::{
 /// The client, with the token on every call.
 pub(super) type Client = SupervisorSessionClient<tonic::service::interceptor::InterceptedService<Channel, Bearer>>;
 
-/// Shows the sandbox token.
-#[derive(Clone)]
-pub(super) struct Bearer(MetadataValue<tonic::metadata::Ascii>);
-
-impl Bearer {
-    fn new(identity: &Identity) -> Result<Self, String> {
-        let mut value: MetadataValue<_> =
-            format!("Bearer {}", identity.token.expose()).parse().map_err(|_| "the token is no header value".to_owned())?;
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
 /// A session that the gateway has accepted.
 pub(super) struct Opened {
+    identity: Arc<Identity>,
     client: Client,
     outgoing: mpsc::Sender<FromSupervisor>,
     inbound: Streaming<FromGateway>,
@@ -55,8 +36,9 @@ pub(super) struct Opened {
 }
 
 /// Says `Hello`.
-pub(super) async fn open(channel: Channel, identity: &Identity, report: Report) -> Result<Opened, Ended> {
-    let mut client = SupervisorSessionClient::with_interceptor(channel, Bearer::new(identity).map_err(Ended::Lost)?);
+pub(super) async fn open(channel: Channel, identity: &Arc<Identity>, report: Report) -> Result<Opened, Ended> {
+    identity.proof.prepare(&channel).await.map_err(|error| Ended::Lost(error.to_string()))?;
+    let mut client = SupervisorSessionClient::with_interceptor(channel, Bearer(Arc::clone(identity)));
     let (outgoing, stream) = mpsc::channel(OUTGOING);
     let hello = hello(identity, &report);
     let _ = outgoing.try_send(message(from_supervisor::Payload::Hello(hello)));
@@ -67,13 +49,18 @@ pub(super) async fn open(channel: Channel, identity: &Identity, report: Report) 
     });
     let (inbound, first) = match opened.await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return Err(Ended::Lost(describe(&status))),
+        Ok(Err(status)) => {
+            if status.code() == Code::Unauthenticated {
+                identity.proof.refused();
+            }
+            return Err(Ended::Lost(describe(&status)));
+        }
         Err(_) => return Err(Ended::Lost("the gateway did not answer Hello in time".into())),
     };
     match first.and_then(|m| m.payload) {
         Some(from_gateway::Payload::Accepted(answer)) => {
             tracing::info!(session = answer.session_id, "session accepted");
-            Ok(Opened { client, outgoing, inbound, answer, told: report })
+            Ok(Opened { identity: Arc::clone(identity), client, outgoing, inbound, answer, told: report })
         }
         Some(from_gateway::Payload::Rejected(rejected)) => Err(rejected_by(rejected)),
         _ => Err(Ended::Lost("the gateway answered Hello with something else".into())),
@@ -82,7 +69,8 @@ pub(super) async fn open(channel: Channel, identity: &Identity, report: Report) 
 
 /// Holds a session until it ends.
 pub(super) async fn run(opened: Opened, sandbox: &Sandbox, queue: &AuditQueue, finish: &CancellationToken) -> Ended {
-    let Opened { client, outgoing, inbound, answer, told } = opened;
+    let Opened { identity, client, outgoing, inbound, answer, told } = opened;
+    let renewal = client.clone();
     let mut session = Session {
         client,
         sandbox,
@@ -94,6 +82,13 @@ pub(super) async fn run(opened: Opened, sandbox: &Sandbox, queue: &AuditQueue, f
         over: CancellationToken::new(),
     };
     let _over = session.over.clone().drop_guard();
+    let (over, tasks) = (session.over.clone(), session.tasks.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = identity.proof.keep(renewal) => {}
+            () = over.cancelled() => {}
+        }
+    });
     session.serve(inbound, answer, finish).await.unwrap_or_else(|ended| ended)
 }
 

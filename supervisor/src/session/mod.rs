@@ -17,6 +17,7 @@ mod backoff;
 mod connect;
 mod control;
 mod logs;
+mod proof;
 mod relay;
 
 use std::{sync::Arc, time::Duration};
@@ -25,10 +26,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use connect::ConnectError;
+pub use proof::{Proof, ProofError};
 
 use crate::{
     audit::{AuditQueue, Level},
-    bootstrap::{GatewayAccess, Token},
+    bootstrap::GatewayAccess,
     limits::session::FLUSH_TIME,
     sandbox::{Fatal, Report, Sandbox},
 };
@@ -42,7 +44,7 @@ pub struct Identity {
     /// The gateway.
     pub gateway: GatewayAccess,
     /// What is shown to it.
-    pub token: Token,
+    pub proof: Proof,
 }
 
 /// A session on its way.
@@ -55,7 +57,7 @@ pub fn begin_early(identity: &Arc<Identity>) -> Early {
     Early(tokio::spawn(async move { open(&identity, Report::nothing()).await }))
 }
 
-async fn open(identity: &Identity, report: Report) -> Result<control::Opened, Ended> {
+async fn open(identity: &Arc<Identity>, report: Report) -> Result<control::Opened, Ended> {
     let channel = connect::connect(&identity.gateway).await.map_err(|error| Ended::Lost(error.to_string()))?;
     control::open(channel, identity, report).await
 }

@@ -3,7 +3,8 @@
 use std::{pin::Pin, time::Duration};
 
 use openshell_proto::supervisor::{
-    Accepted, Config, ConfigResult, FromGateway, FromSupervisor, Hello, MainCommand, Rejected, RelayDown, RelayUp,
+    Accepted, Config, ConfigResult, ExchangeRequest, FromGateway, FromSupervisor, Hello, MainCommand, Rejected, RelayDown, RelayUp,
+    RenewRequest, SandboxToken,
     config_result::Outcome,
     from_gateway, from_supervisor, main_process,
     supervisor_session_server::{SupervisorSession, SupervisorSessionServer},
@@ -41,6 +42,14 @@ impl SupervisorSession for Fake {
     }
 
     async fn relay(&self, _: Request<Streaming<RelayUp>>) -> Result<Response<Self::RelayStream>, Status> {
+        Err(Status::unimplemented("none here"))
+    }
+
+    async fn exchange(&self, _: Request<ExchangeRequest>) -> Result<Response<SandboxToken>, Status> {
+        Err(Status::unimplemented("none here"))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<SandboxToken>, Status> {
         Err(Status::unimplemented("none here"))
     }
 }

@@ -8,7 +8,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use openshell_crds::{OpenShellSandbox, OpenShellSandboxSpec, policy::PolicyDocument};
-use openshell_gateway::session::{Hub, HubConfig, LogStore, SandboxPrincipal};
+use openshell_gateway::session::{Exchange, Hub, HubConfig, LogStore, SandboxPrincipal};
 use openshell_operator::{LOCAL_NAMESPACE, api::LocalApi};
 use openshell_proto::supervisor::supervisor_session_server::SupervisorSessionServer;
 use tokio::task::JoinHandle;
@@ -49,6 +49,10 @@ impl Ground {
     }
 
     pub(crate) async fn start_with_heartbeat(&self, heartbeat: Duration) -> Gateway {
+        self.start_as(heartbeat, None).await
+    }
+
+    pub(crate) async fn start_as(&self, heartbeat: Duration, exchange: Option<Exchange>) -> Gateway {
         let api = LocalApi::open(&self.directory.join("openshell.db"), &self.directory.join("seal.key")).await.unwrap();
         let logs = LogStore::open(api.pool()).await.unwrap();
         let config = HubConfig {
@@ -57,6 +61,8 @@ impl Ground {
             logs,
             namespace: LOCAL_NAMESPACE.into(),
             gateway_name: "local".into(),
+            gateway_namespace: LOCAL_NAMESPACE.into(),
+            exchange: exchange.clone(),
             forbidden_destinations: vec![self.address.to_string()],
         };
         let hub = Hub::with_heartbeat(config, heartbeat);
@@ -65,7 +71,7 @@ impl Ground {
             let (hub, stop) = (hub.clone(), stop.clone());
             async move { Box::pin(hub.run(stop)).await }
         });
-        let service = SupervisorSessionServer::with_interceptor(hub.clone(), principal);
+        let service = SupervisorSessionServer::with_interceptor(hub.clone(), move |request| principal(request, exchange.as_ref()));
         let server = Server::builder().tls_config(ServerTlsConfig::new().identity(self.identity.clone())).unwrap().add_service(service);
         let (address, stopped) = (self.address, stop.clone());
         // The port is freed by the one before in a moment.
@@ -86,11 +92,16 @@ impl Ground {
     }
 }
 
-/// The test's tokens are the uids: minting them is another part's work.
-fn principal(mut request: Request<()>) -> Result<Request<()>, Status> {
+/// Without exchanges the test's tokens are the uids.
+fn principal(mut request: Request<()>, exchange: Option<&Exchange>) -> Result<Request<()>, Status> {
     let token = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-    let sandbox_id = token.ok_or_else(|| Status::unauthenticated("no token"))?.to_owned();
-    request.extensions_mut().insert(SandboxPrincipal { sandbox_id });
+    let principal = match (token, exchange) {
+        (Some(token), Some(exchange)) => exchange.tokens.check(token).map_err(|error| Status::unauthenticated(error.to_string()))?,
+        (Some(token), None) => SandboxPrincipal { sandbox_id: token.to_owned(), exchange: None },
+        // The method says what it makes of that.
+        (None, _) => return Ok(request),
+    };
+    request.extensions_mut().insert(principal);
     Ok(request)
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dependencies;
+mod exchange;
 mod exec;
 mod fake;
 mod gateway;

@@ -16,17 +16,21 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
     sync::Arc,
 };
 
 use openshell_proto::supervisor::LogRecord;
 use parking_lot::Mutex;
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{
+    Row as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
 use tokio::sync::broadcast;
 
 pub use query::{Level, LogQuery};
 
-use crate::limits::{LOG_FOLLOW_QUEUE, LOG_MESSAGE_BYTES, LOG_RECORDS_PER_SANDBOX};
+use crate::limits::{LOG_BUSY_TIMEOUT, LOG_CONNECTIONS, LOG_FOLLOW_QUEUE, LOG_MESSAGE_BYTES, LOG_RECORDS_PER_SANDBOX};
 
 /// The log database could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,17 @@ struct Shared {
 const TRIM_EVERY: u32 = 256;
 
 impl LogStore {
+    /// Opens a database of its own, making it where it is missing.
+    pub async fn at(path: &Path) -> Result<Self, LogError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(LOG_BUSY_TIMEOUT);
+        Self::open(SqlitePoolOptions::new().max_connections(LOG_CONNECTIONS).connect_with(options).await?).await
+    }
+
     /// Opens the store, making its table where it is missing.
     pub async fn open(pool: SqlitePool) -> Result<Self, LogError> {
         schema::migrate(&pool).await?;

@@ -4,6 +4,6 @@ use axum::Router;
 use axum::routing::get;
 
 /// Both answer as soon as the gateway serves: it is not listening before it is ready.
-pub(super) fn routes() -> Router {
+pub(crate) fn routes() -> Router {
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(async || "ok\n"))
 }

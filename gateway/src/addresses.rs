@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// `address:port` of everything that reaches a listener on `bind`.
-pub(super) fn reaching(bind: SocketAddr) -> Vec<String> {
+pub(crate) fn reaching(bind: SocketAddr) -> Vec<String> {
     let mut addresses = vec![bind.ip()];
     if bind.ip().is_unspecified() {
         let read = |path| {
