@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::OpenShellGateway;
+use crate::pod::{ImagePullPolicy, Quantity, Resources, Toleration};
 use crate::sandbox::LocalRef;
 
 /// Port of a gateway's Service unless it says another.
@@ -25,7 +26,7 @@ pub struct GatewayDeployment {
     pub image: Option<String>,
     /// When the image is pulled. Absent: Kubernetes decides by the tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_pull_policy: Option<PullPolicy>,
+    pub image_pull_policy: Option<ImagePullPolicy>,
     /// Secrets in the gateway's namespace that the image is pulled with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -37,7 +38,7 @@ pub struct GatewayDeployment {
     pub log_level: Option<String>,
     /// What the container may use.
     #[serde(default)]
-    pub resources: ContainerResources,
+    pub resources: Resources,
     /// Labels of the nodes that it may run on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels", description = "Labels of the nodes that it may run on.")]
@@ -46,7 +47,7 @@ pub struct GatewayDeployment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub tolerations: Vec<PodToleration>,
+    pub tolerations: Vec<Toleration>,
     /// Its PriorityClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
@@ -64,92 +65,6 @@ pub struct GatewayDeployment {
     pub storage: Option<GatewayStorage>,
 }
 
-/// When an image is pulled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PullPolicy {
-    /// Each time.
-    Always,
-    /// If the node does not have it.
-    IfNotPresent,
-    /// The node must have it.
-    Never,
-}
-
-impl PullPolicy {
-    /// The API's spelling.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
-/// What a container asks for, and what it may use at most.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ContainerResources {
-    /// By name of the resource: `cpu`, `memory`, ...
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities", description = "What is reserved, by name of the resource: `cpu`, `memory`, ...")]
-    pub requests: BTreeMap<String, String>,
-    /// By name of the resource.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities", description = "What may be used at most, by name of the resource.")]
-    pub limits: BTreeMap<String, String>,
-}
-
-/// A taint that is tolerated (`core/v1` Toleration).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "has(self.key) || (has(self.operator) && self.operator == 'Exists')", "fieldPath": ".operator",
-     "message": "a toleration without a key tolerates everything and must say operator: Exists"},
-    {"rule": "!(has(self.value) && has(self.operator) && self.operator == 'Exists')", "fieldPath": ".value",
-     "message": "operator Exists takes no value"},
-]))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PodToleration {
-    /// Key of the taint. Absent: every key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 317))]
-    pub key: Option<String>,
-    /// How `value` is compared. Absent: Equal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operator: Option<TolerationOperator>,
-    /// Value of the taint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub value: Option<String>,
-    /// Effect of the taint. Absent: every effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub effect: Option<TaintEffect>,
-    /// For how long after the taint came, in seconds; with `NoExecute` only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 31_536_000))]
-    pub toleration_seconds: Option<i64>,
-}
-
-/// How a taint's value is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TolerationOperator {
-    /// The values are the same.
-    Equal,
-    /// Whatever the value.
-    Exists,
-}
-
-/// What a taint does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TaintEffect {
-    /// No new pods.
-    NoSchedule,
-    /// Rather no new pods.
-    PreferNoSchedule,
-    /// No pods.
-    NoExecute,
-}
-
 /// A claim for the gateway's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -159,8 +74,7 @@ pub enum TaintEffect {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewayStorage {
     /// Size, for example `1Gi`. It can grow where the class allows it.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"))]
-    pub size: String,
+    pub size: Quantity,
     /// Its StorageClass. Absent: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
@@ -346,13 +260,4 @@ fn annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "message": "annotations below openshell.ai are the operator's",
     });
     map(32, &value, &serde_json::json!([key_rule(), ours]))
-}
-
-fn quantities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let value = serde_json::json!({
-        "type": "string",
-        "maxLength": 32,
-        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
-    });
-    map(16, &value, &serde_json::json!([key_rule()]))
 }

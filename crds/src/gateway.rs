@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{CertificatesStatus, GatewayDeployment, GatewayService, GatewayTls};
-use crate::sandbox::EnvVar;
+use crate::pod::{ImagePullPolicy, Resources, SideloadMethod, Workspace};
+use crate::sandbox::{EnvVar, LocalRef};
 
 /// A gateway. Locally there is one, named `local`, made on first start.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +73,38 @@ pub struct SandboxDefaults {
     /// What to do on a kernel that cannot hold every wall.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// Image of sandboxes that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"))]
+    pub image: Option<String>,
+    /// When images are pulled, that of the supervisor included. Absent: as Kubernetes has it, which
+    /// is `Always` for the tag `latest` and `IfNotPresent` for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Secrets of the sandboxes' namespace with which images are pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<LocalRef>,
+    /// Image that holds the supervisor, `/openshell-sandbox`. Absent: the one that the operator was
+    /// installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"))]
+    pub supervisor_image: Option<String>,
+    /// How the supervisor gets into pods. Absent: `ImageVolume` where server, nodes and runtime are
+    /// known to have it, `InitContainer` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sideload_method: Option<SideloadMethod>,
+    /// `RuntimeClass` of sandboxes that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    pub runtime_class_name: Option<String>,
+    /// Workspace volume of sandboxes that ask for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// Compute resources of sandboxes that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 /// What to do where not every wall can stand.

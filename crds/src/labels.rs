@@ -8,3 +8,11 @@ pub const CREDENTIAL: &str = "openshell.ai/credential";
 pub const SANDBOX_ID: &str = "openshell.ai/sandbox-id";
 /// The workspace that exists without being created.
 pub const DEFAULT_WORKSPACE: &str = "default";
+/// Name of the gateway that a generated object's sandbox belongs to.
+pub const GATEWAY: &str = "openshell.ai/gateway";
+/// How the supervisor gets into the pod of a `Sandbox` of `agents.x-k8s.io` (annotation).
+pub const SIDELOAD: &str = "openshell.ai/sideload-method";
+/// The recommended label for what an object is.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// The recommended label for who made an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -14,6 +14,7 @@
 // Several `printcolumn` of one kind have keys in common; the lint takes them for one attribute.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod agents;
 pub mod cases;
 pub mod conditions;
 mod definitions;
@@ -21,6 +22,7 @@ pub mod deployment;
 pub mod gateway;
 pub mod labels;
 pub mod manifests;
+pub mod pod;
 pub mod policy;
 pub mod provider;
 pub mod sandbox;

@@ -1,9 +1,14 @@
 //! `OpenShellSandbox` (`ossb`): one agent, its policy, its providers.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::pod::{HostAlias, Resources, SideloadMethod, Toleration, Workspace};
 
 /// An agent to run under a policy.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,16 +30,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Enforcement", type_ = "string", json_path = ".status.enforcement.level", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!(has(self.policy) && has(self.policyRef))", "fieldPath": ".policyRef",
-     "message": "set policy or policyRef, not both: an inline policy replaces a referenced one"},
-    {"rule": "(has(self.command) ? self.command : []) == (has(oldSelf.command) ? oldSelf.command : [])", "fieldPath": ".command",
-     "message": "command is fixed when the sandbox is created; create another sandbox"},
-    {"rule": "(has(self.tty) && self.tty) == (has(oldSelf.tty) && oldSelf.tty)", "fieldPath": ".tty",
-     "message": "tty is fixed when the sandbox is created; create another sandbox"},
-    {"rule": "(has(self.env) ? self.env : []) == (has(oldSelf.env) ? oldSelf.env : [])", "fieldPath": ".env",
-     "message": "env is fixed when the sandbox is created; create another sandbox"},
-]))]
+#[schemars(extend("x-kubernetes-validations" = rules()))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenShellSandboxSpec {
     /// Program and arguments of the main process. Empty: none is started, and the sandbox
@@ -67,6 +63,88 @@ pub struct OpenShellSandboxSpec {
     /// Stop the workload and keep its workspace.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// Image whose files the agent sees. Its entry point is not run. Absent: the gateway's
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"))]
+    pub image: Option<String>,
+    /// Compute resources. Absent: the gateway's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// A volume for the workspace, which then outlives its pods. Absent: the gateway's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32), transform = node_selector_values)]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that the sandbox does not mind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
+    /// Secrets with which images are pulled, besides those of the gateway's default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<LocalRef>,
+    /// A `RuntimeClass`. Absent: the gateway's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    pub runtime_class_name: Option<String>,
+    /// Names for addresses, in the sandbox's `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["ip"]))]
+    pub host_aliases: Vec<HostAlias>,
+}
+
+/// Fields that a workload is started with and cannot change afterwards.
+const FIXED: [&str; 11] = [
+    "command",
+    "tty",
+    "env",
+    "image",
+    "resources",
+    "workspace",
+    "nodeSelector",
+    "tolerations",
+    "imagePullSecrets",
+    "runtimeClassName",
+    "hostAliases",
+];
+
+/// Rules over several fields of a spec, or over what it was before.
+fn rules() -> Value {
+    let unions = [json!({
+        "rule": "!(has(self.policy) && has(self.policyRef))",
+        "fieldPath": ".policyRef",
+        "message": "set policy or policyRef, not both: an inline policy replaces a referenced one",
+    })];
+    let fixed = FIXED.map(|field| {
+        let rule = match field {
+            "tty" => "(has(self.tty) && self.tty) == (has(oldSelf.tty) && oldSelf.tty)".to_owned(),
+            // Absent and empty are the same.
+            "command" | "env" | "tolerations" | "imagePullSecrets" | "hostAliases" => {
+                format!("(has(self.{field}) ? self.{field} : []) == (has(oldSelf.{field}) ? oldSelf.{field} : [])")
+            }
+            _ => format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"),
+        };
+        json!({
+            "rule": rule,
+            "fieldPath": format!(".{field}"),
+            "message": format!("{field} is fixed when the sandbox is created; create another sandbox"),
+        })
+    });
+    unions.into_iter().chain(fixed).collect()
+}
+
+/// Label values, as `k8s.io/apimachinery/pkg/util/validation` has them.
+fn node_selector_values(schema: &mut Schema) {
+    schema.insert(
+        "additionalProperties".to_owned(),
+        json!({ "type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$" }),
+    );
 }
 
 /// The name of an object in the same namespace.
@@ -115,7 +193,7 @@ pub enum Phase {
 }
 
 /// What is known of a sandbox. The operator owns `phase`, `driver`, `workload`,
-/// `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
+/// `sideloadMethod`, `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
 /// `mainProcess`, `enforcement` and its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -132,6 +210,9 @@ pub struct OpenShellSandboxStatus {
     /// The workload as the driver names it (process id, container, pod).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// How the supervisor got into the workload, where there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sideload_method: Option<SideloadMethod>,
     /// For machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]

@@ -17,7 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource as _, ResourceExt as _};
 use openshell_crds::OpenShellGateway;
-use openshell_crds::deployment::{PullPolicy, SERVICE_PORT, ServiceType, TaintEffect, TolerationOperator};
+use openshell_crds::deployment::{SERVICE_PORT, ServiceType};
+use openshell_crds::pod;
 
 /// Annotation of the pod: another value starts another pod.
 pub(super) const CHECKSUM: &str = "openshell.ai/keys-checksum";
@@ -174,7 +175,7 @@ fn claim(gateway: &OpenShellGateway, name: &str) -> Option<PersistentVolumeClaim
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
             storage_class_name: storage.storage_class_name.clone(),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([("storage".to_owned(), Quantity(storage.size.clone()))])),
+                requests: Some(BTreeMap::from([("storage".to_owned(), Quantity(storage.size.0.clone()))])),
                 ..VolumeResourceRequirements::default()
             }),
             ..PersistentVolumeClaimSpec::default()
@@ -199,7 +200,7 @@ fn deployment(gateway: &OpenShellGateway, name: &str, trust: &Trust<'_>, default
             selector: LabelSelector { match_labels: Some(selector(gateway)), ..LabelSelector::default() },
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(pod_labels), annotations: Some(annotations), ..ObjectMeta::default() }),
-                spec: Some(pod(gateway, name, default_image)),
+                spec: Some(pod_spec(gateway, name, default_image)),
             },
             ..DeploymentSpec::default()
         }),
@@ -207,7 +208,7 @@ fn deployment(gateway: &OpenShellGateway, name: &str, trust: &Trust<'_>, default
     }
 }
 
-fn pod(gateway: &OpenShellGateway, name: &str, default_image: &str) -> PodSpec {
+fn pod_spec(gateway: &OpenShellGateway, name: &str, default_image: &str) -> PodSpec {
     let wanted = &gateway.spec.deployment;
     let secrets: Vec<_> = wanted.image_pull_secrets.iter().map(|s| LocalObjectReference { name: s.name.clone() }).collect();
     PodSpec {
@@ -234,21 +235,15 @@ fn pod(gateway: &OpenShellGateway, name: &str, default_image: &str) -> PodSpec {
 }
 
 fn tolerations(gateway: &OpenShellGateway) -> Option<Vec<Toleration>> {
-    let wanted = &gateway.spec.deployment.tolerations;
-    let one = |t: &openshell_crds::deployment::PodToleration| Toleration {
-        key: t.key.clone(),
-        operator: t.operator.map(|o| match o {
-            TolerationOperator::Equal => "Equal".to_owned(),
-            TolerationOperator::Exists => "Exists".to_owned(),
-        }),
-        value: t.value.clone(),
-        effect: t.effect.map(|e| match e {
-            TaintEffect::NoSchedule => "NoSchedule".to_owned(),
-            TaintEffect::PreferNoSchedule => "PreferNoSchedule".to_owned(),
-            TaintEffect::NoExecute => "NoExecute".to_owned(),
-        }),
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let one = |t: &pod::Toleration| Toleration {
+        key: text(&t.key),
+        operator: t.operator.map(|o| o.as_str().to_owned()),
+        value: text(&t.value),
+        effect: t.effect.map(|e| e.as_str().to_owned()),
         toleration_seconds: t.toleration_seconds,
     };
+    let wanted = &gateway.spec.deployment.tolerations;
     (!wanted.is_empty()).then(|| wanted.iter().map(one).collect())
 }
 
@@ -280,7 +275,7 @@ fn container(gateway: &OpenShellGateway, default_image: &str) -> Container {
     Container {
         name: "gateway".to_owned(),
         image: Some(image(gateway, default_image).to_owned()),
-        image_pull_policy: wanted.image_pull_policy.map(|p: PullPolicy| p.as_str().to_owned()),
+        image_pull_policy: wanted.image_pull_policy.map(|p| p.as_str().to_owned()),
         command: Some(vec!["/openshell-gateway".to_owned(), "cluster".to_owned()]),
         env: Some(environment(gateway)),
         ports: Some(vec![port("grpc", PORT), port("health", HEALTH_PORT)]),
@@ -306,8 +301,8 @@ fn container(gateway: &OpenShellGateway, default_image: &str) -> Container {
 
 fn resources(gateway: &OpenShellGateway) -> ResourceRequirements {
     let wanted = &gateway.spec.deployment.resources;
-    let quantities = |map: &BTreeMap<String, String>| {
-        (!map.is_empty()).then(|| map.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect())
+    let quantities = |map: &BTreeMap<String, pod::Quantity>| {
+        (!map.is_empty()).then(|| map.iter().map(|(name, amount)| (name.clone(), Quantity(amount.0.clone()))).collect())
     };
     ResourceRequirements { requests: quantities(&wanted.requests), limits: quantities(&wanted.limits), ..ResourceRequirements::default() }
 }
