@@ -18,7 +18,7 @@
 //! tried again per object with exponential backoff and jitter.
 
 mod backoff;
-mod deployment;
+pub mod deployment;
 mod desired;
 mod gateway;
 mod orphans;
@@ -35,7 +35,6 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
-pub use deployment::DeploymentConfig;
 use watched::Watched;
 
 /// What the controllers work with.
@@ -52,7 +51,7 @@ pub struct ControllerConfig {
     /// Where clients reach the gateway, for its status.
     pub endpoint: Option<String>,
     /// Deploys the gateway, in a cluster. None: the gateway is the process that these run in.
-    pub deployment: Option<DeploymentConfig>,
+    pub deployment: Option<deployment::DeploymentConfig>,
 }
 
 /// The controllers could not go on.
@@ -102,7 +101,10 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
 /// What concerns the gateway: its deployment, or this process.
 fn gateway_controller(shared: &Arc<Shared>, shutdown: &CancellationToken) -> tokio::task::JoinHandle<()> {
     match &shared.config.deployment {
-        Some(deployment) => tokio::spawn(deployment::run(shared.config.clone(), deployment.clone(), shutdown.clone())),
+        Some(deployment) => {
+            let (client, name) = (shared.config.client.clone(), shared.config.gateway_name.clone());
+            tokio::spawn(deployment::run(client, name, deployment.clone(), shutdown.clone()))
+        }
         None => tokio::spawn(gateway::run(Arc::clone(shared), shutdown.clone())),
     }
 }

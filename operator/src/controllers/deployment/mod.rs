@@ -47,7 +47,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::ControllerConfig;
 use super::backoff::Backoff;
 use super::status::{self, Written};
 use super::watched::{Guarded, Watched};
@@ -79,9 +78,8 @@ struct Context {
     backoff: Backoff,
 }
 
-/// Runs until shutdown.
-pub(super) async fn run(controllers: ControllerConfig, config: DeploymentConfig, shutdown: CancellationToken) {
-    let (client, name) = (controllers.client, controllers.gateway_name);
+/// Deploys the gateway `name` until shutdown.
+pub async fn run(client: Client, name: String, config: DeploymentConfig, shutdown: CancellationToken) {
     let gateways = Api::namespaced(client.clone(), &config.namespace);
     let watched = Watched::<OpenShellGateway>::start(gateways.clone(), &shutdown);
     let this = ObjectRef::new(&name).within(&config.namespace);
