@@ -17,6 +17,8 @@ pub mod blueprint;
 pub mod controllers;
 pub mod driver;
 mod failpoint;
+pub mod health;
+pub mod lease;
 pub mod limits;
 pub mod pki;
 pub mod reconcile;

@@ -27,6 +27,10 @@ pub const ORPHAN_INTERVAL: Duration = Duration::from_mins(10);
 /// A started supervisor must have a session within this time, or the sandbox is in error
 /// (and recovers when the session comes after all).
 pub const SESSION_DEADLINE: Duration = Duration::from_mins(1);
+/// A started supervisor's session is waited for this long before its start is said.
+pub const SESSION_MOMENT: Duration = Duration::from_secs(2);
+/// From seeing that a workload was lost (evicted, its node gone) until it is started again.
+pub const LOST_PAUSE: Duration = Duration::from_secs(5);
 /// While something is stopping, it is looked at this often in case the driver's notice was lost.
 pub const STOPPING_RECHECK: Duration = Duration::from_secs(5);
 
@@ -67,3 +71,35 @@ pub const FIRST_UID: u32 = 64_000;
 pub const UID_COUNT: u32 = 1_000;
 /// How often a supervisor is looked at where no descriptor tells of its end.
 pub const LIVENESS_POLL: Duration = Duration::from_secs(1);
+
+// ---- kubernetes driver ------------------------------------------------------------------
+
+/// Port of a gateway's Service.
+pub const GATEWAY_PORT: u16 = 8080;
+/// From SIGTERM to SIGKILL when a pod is stopped.
+pub const POD_GRACE: Duration = Duration::from_secs(10);
+/// The same when its sandbox is deleted.
+pub const POD_DELETE_GRACE: Duration = Duration::from_secs(2);
+/// How long a pod's bootstrap token is good for; the kubelet replaces it before that.
+pub const BOOTSTRAP_TOKEN: Duration = Duration::from_hours(1);
+/// What keeps a pod from starting is said when it has lasted this long.
+pub const WAITING_MOMENT: Duration = Duration::from_secs(1);
+/// A `Sandbox` that nobody has taken up for this long has no controller.
+pub const CONTROLLER_SILENCE: Duration = Duration::from_secs(15);
+/// How long a question waits for the first list of Sandboxes and pods.
+pub const FIRST_LIST: Duration = Duration::from_secs(10);
+/// How long a start waits for the first list of nodes.
+pub const FIRST_NODES: Duration = Duration::from_secs(2);
+/// While agent-sandbox is missing, it is looked for this often.
+pub const DISCOVERY_INTERVAL: Duration = Duration::from_secs(3);
+/// From a change of a node until the NetworkPolicy follows: nodes come in groups.
+pub const NODES_SETTLE: Duration = Duration::from_secs(1);
+
+// ---- leader election --------------------------------------------------------------------
+
+/// How long a lease is good for after its last renewal.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this long ends.
+pub const LEASE_RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause between two attempts to get or renew it.
+pub const LEASE_RETRY: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use openshell_crds::OpenShellGateway;
 use openshell_operator::LOCAL_NAMESPACE;
 use openshell_operator::api::LocalApi;
-use openshell_operator::controllers::{self, ControllerConfig};
+use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::driver::process::{ProcessDriver, ProcessDriverConfig};
 use openshell_operator::driver::{ComputeDriver, Registry};
 
@@ -85,9 +85,9 @@ impl LocalGateway {
             client,
             driver,
             gateway_name: OBJECT_NAME.to_owned(),
+            gateway_namespace: LOCAL_NAMESPACE.to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
-            endpoint: Some(endpoint),
-            deployment: None,
+            setting: Setting::Local { endpoint: Some(endpoint) },
         };
         running.beside(|end| controllers::run(controllers, end).boxed());
         let registration = match config.transport {

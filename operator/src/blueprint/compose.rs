@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 use openshell_crds::gateway::Enforcement;
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 
-use super::{BlueprintError, Reason, SandboxBlueprint, environment, policy, provider};
+use super::{BlueprintError, Reason, SandboxBlueprint, environment, pod, policy, provider};
 
 /// Composes what a sandbox shall be.
 ///
@@ -23,6 +23,7 @@ pub fn compose(
     let (policy, policy_source) = policy::resolve(sandbox, &namespace, policies)?;
     let bindings = provider::bind(sandbox, &namespace, providers)?;
     let env = environment::merge(sandbox, gateway, &bindings)?;
+    let pod = pod::merge(sandbox, gateway)?;
     let policy_hash = policy.hash();
     let policy_revision = sandbox
         .status
@@ -43,6 +44,7 @@ pub fn compose(
         policy_revision,
         policy_source,
         providers: bindings,
+        pod,
         suspend: sandbox.spec.suspend,
         require_full: gateway.spec.sandbox_defaults.enforcement == Enforcement::Full,
     })

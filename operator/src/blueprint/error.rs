@@ -39,6 +39,8 @@ pub enum Reason {
     EnvironmentReserved,
     /// A variable cannot be one.
     EnvironmentInvalid,
+    /// What is asked of the pod is nothing that a pod can be.
+    PodInvalid,
     /// The gateway's bound on sandboxes is reached.
     QuotaExceeded,
 }
@@ -57,6 +59,7 @@ impl Reason {
             Self::ProviderConflict => "ProviderConflict",
             Self::EnvironmentReserved => "EnvironmentReserved",
             Self::EnvironmentInvalid => "EnvironmentInvalid",
+            Self::PodInvalid => "PodInvalid",
             Self::QuotaExceeded => "QuotaExceeded",
         }
     }

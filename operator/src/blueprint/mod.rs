@@ -1,8 +1,8 @@
 //! From objects to what a sandbox shall be.
 //!
 //! ```text
-//!   OpenShellSandbox ── command, tty, env, suspend ──┐
-//!   OpenShellGateway ── default env, enforcement ────┤
+//!   OpenShellSandbox ── command, env, image, ... ────┐
+//!   OpenShellGateway ── defaults, enforcement ───────┤
 //!   Policy ── inline | policyRef | selector | none ──┼─▶ SandboxBlueprint
 //!   Provider ── credential references, bindings ─────┘   or BlueprintError
 //! ```
@@ -17,6 +17,7 @@
 mod compose;
 mod environment;
 mod error;
+mod pod;
 mod policy;
 mod provider;
 pub mod quota;
@@ -29,6 +30,7 @@ use serde::Serialize;
 
 pub use compose::compose;
 pub use error::{BlueprintError, Reason};
+pub use pod::PodRequest;
 pub use policy::{parse_policy, policy_of};
 pub use provider::{check_provider, valid_host, valid_path};
 
@@ -61,6 +63,8 @@ pub struct SandboxBlueprint {
     pub policy_source: PolicySource,
     /// What the providers bring, in the order in which the sandbox names them.
     pub providers: Vec<ProviderBinding>,
+    /// What is asked of its pod.
+    pub pod: PodRequest,
     /// Whether the workload shall be stopped.
     pub suspend: bool,
     /// Whether to refuse to run unless every wall stands.

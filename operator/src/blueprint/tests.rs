@@ -252,3 +252,45 @@ proptest! {
         prop_assert_eq!(after.policy.hash(), after.policy_hash);
     }
 }
+
+#[test]
+fn a_pods_wishes_go_before_the_gateways_defaults() {
+    let defaults = json!({ "sandboxDefaults": {
+        "image": "default:1", "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "a" }, { "name": "b" }],
+        "supervisorImage": "supervisor:1", "sideloadMethod": "InitContainer", "runtimeClassName": "runc",
+        "workspace": { "size": "1Gi" }, "resources": { "limits": { "memory": "1Gi" } },
+    } });
+    let pod = |spec: &Value, gateway_spec: &Value| compose(&sandbox(spec), &gateway(gateway_spec), &[], &[]).unwrap().pod;
+    let plain = pod(&json!({}), &defaults);
+    assert_eq!((plain.image.as_deref(), plain.supervisor_image.as_deref()), (Some("default:1"), Some("supervisor:1")));
+    assert_eq!(plain.workspace.as_ref().map(|workspace| workspace.size.0.as_str()), Some("1Gi"));
+    let own = pod(
+        &json!({
+            "image": "own:1", "imagePullSecrets": [{ "name": "own" }, { "name": "b" }], "runtimeClassName": "crun",
+            "workspace": { "size": "2Gi" }, "resources": { "limits": { "cpu": 2 } },
+        }),
+        &defaults,
+    );
+    assert_eq!((own.image.as_deref(), own.runtime_class_name.as_deref()), (Some("own:1"), Some("crun")));
+    assert_eq!(own.image_pull_secrets, ["own", "b", "a"]);
+    assert_eq!(own.workspace.as_ref().map(|workspace| workspace.size.0.as_str()), Some("2Gi"));
+    let limits = &own.resources.as_ref().unwrap().limits;
+    assert_eq!(limits.keys().collect::<Vec<_>>(), ["cpu"], "resources are taken as a whole");
+    assert_eq!(limits["cpu"].0, "2");
+    assert_eq!(pod(&json!({}), &json!({})), PodRequest::default());
+    assert_eq!(pod(&json!({}), &json!({})).first(), None);
+}
+
+#[test]
+fn what_no_pod_can_be_is_refused_with_its_path() {
+    for (spec, path) in [
+        (json!({ "resources": { "limits": { "c p u": 1 } } }), "resources.limits"),
+        (json!({ "resources": { "requests": { "/gpu": 1 } } }), "resources.requests"),
+        (json!({ "nodeSelector": { "a b": "c" } }), "nodeSelector"),
+        (json!({ "hostAliases": [{ "ip": "10.0.0.256", "hostnames": ["a"] }] }), "hostAliases[0].ip"),
+    ] {
+        let (reason, message) = refused(&sandbox(&spec), &[], &[]);
+        assert_eq!(reason, Reason::PodInvalid);
+        assert!(message.starts_with(path), "{message}");
+    }
+}

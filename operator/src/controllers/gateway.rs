@@ -1,4 +1,4 @@
-//! The gateway object: where it is reached, what serves, and that it does.
+//! The gateway object of a local gateway: where it is reached, what serves, and that it does.
 
 use std::sync::Arc;
 
@@ -17,19 +17,30 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::status::{self, Written};
 use super::watched::Guarded;
-use super::{Shared, api};
+use super::{Setting, Shared};
 use crate::limits;
 
 struct Context {
     shared: Arc<Shared>,
     api: Api<Guarded<OpenShellGateway>>,
+    /// Where clients reach it.
+    endpoint: Option<String>,
     backoff: Backoff,
 }
 
-/// Runs until shutdown.
+/// Runs until shutdown. Where the gateway is another process there is nothing to say for it.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let Setting::Local { endpoint } = shared.config.setting.clone() else {
+        shutdown.cancelled().await;
+        return;
+    };
     let queue = shared.gateways.queue().map(Ok::<_, std::convert::Infallible>).take_until(shutdown.cancelled_owned());
-    let context = Arc::new(Context { api: api(&shared.config), backoff: Backoff::default(), shared: Arc::clone(&shared) });
+    let context = Arc::new(Context {
+        api: Api::namespaced(shared.config.client.clone(), &shared.config.gateway_namespace),
+        endpoint,
+        backoff: Backoff::default(),
+        shared: Arc::clone(&shared),
+    });
     applier(
         |object, context| Box::pin(reconcile(object, context)),
         |object, error: &kube::Error, context: Arc<Context>| {
@@ -54,7 +65,7 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
     let before = gateway.status.clone().unwrap_or_default();
     let mut after = before.clone();
     after.observed_generation = gateway.metadata.generation;
-    after.endpoint.clone_from(&context.shared.config.endpoint);
+    after.endpoint.clone_from(&context.endpoint);
     after.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     conditions::set(
         &mut after.conditions,

@@ -18,7 +18,7 @@
 //! tried again per object with exponential backoff and jitter.
 
 mod backoff;
-pub mod deployment;
+mod deployment;
 mod desired;
 mod gateway;
 mod orphans;
@@ -35,6 +35,7 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
+pub use deployment::DeploymentConfig;
 use watched::Watched;
 
 /// What the controllers work with.
@@ -46,12 +47,29 @@ pub struct ControllerConfig {
     pub driver: Arc<dyn ComputeDriver>,
     /// The gateway whose sandboxes these are.
     pub gateway_name: String,
-    /// Namespace of all objects.
+    /// Namespace of the gateway.
+    pub gateway_namespace: String,
+    /// Namespace of sandboxes, policies and providers.
     pub namespace: String,
-    /// Where clients reach the gateway, for its status.
-    pub endpoint: Option<String>,
-    /// Deploys the gateway, in a cluster. None: the gateway is the process that these run in.
-    pub deployment: Option<deployment::DeploymentConfig>,
+    /// Where all this runs.
+    pub setting: Setting,
+}
+
+/// What the controllers of this process are to the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// This process is the gateway as well: its status is written here, and a provider's Secrets
+    /// are looked at.
+    Local {
+        /// Where clients reach it.
+        endpoint: Option<String>,
+    },
+    /// The gateway is another process, whose object another controller looks after. No Secret is
+    /// read: the gateway says what is wrong with a provider's.
+    Cluster {
+        /// Deploys the gateway. None: somebody else does.
+        deployment: Option<DeploymentConfig>,
+    },
 }
 
 /// The controllers could not go on.
@@ -77,7 +95,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         sandboxes: Watched::start(api(&config), &shutdown),
         policies: Watched::start(api(&config), &shutdown),
         providers: Watched::start(api(&config), &shutdown),
-        gateways: Watched::start(api(&config), &shutdown),
+        gateways: Watched::start(Api::namespaced(config.client.clone(), &config.gateway_namespace), &shutdown),
         config,
     });
     let parts = [
@@ -98,14 +116,13 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     Ok(())
 }
 
-/// What concerns the gateway: its deployment, or this process.
+/// What concerns the gateway object: this process, or the deployment of another.
 fn gateway_controller(shared: &Arc<Shared>, shutdown: &CancellationToken) -> tokio::task::JoinHandle<()> {
-    match &shared.config.deployment {
-        Some(deployment) => {
-            let (client, name) = (shared.config.client.clone(), shared.config.gateway_name.clone());
-            tokio::spawn(deployment::run(client, name, deployment.clone(), shutdown.clone()))
+    match &shared.config.setting {
+        Setting::Cluster { deployment: Some(config) } => {
+            tokio::spawn(deployment::run(Arc::clone(shared), config.clone(), shutdown.clone()))
         }
-        None => tokio::spawn(gateway::run(Arc::clone(shared), shutdown.clone())),
+        _ => tokio::spawn(gateway::run(Arc::clone(shared), shutdown.clone())),
     }
 }
 

@@ -42,7 +42,7 @@ async fn look(shared: &Shared) -> Result<(), Box<dyn std::error::Error + Send + 
     let known: HashSet<String> = sandboxes.list(&ListParams::default()).await?.items.iter().filter_map(Guarded::uid).collect();
     for uid in workloads.into_iter().filter(|uid| !known.contains(uid)) {
         match driver.observe(&uid).await? {
-            WorkloadState::Starting | WorkloadState::Running { .. } => {
+            WorkloadState::Starting { .. } | WorkloadState::Running { .. } => {
                 tracing::warn!(sandbox = uid, "a workload has no sandbox object any more; it is ended and its workspace kept");
                 driver.suspend(&uid).await?;
             }

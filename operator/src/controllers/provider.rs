@@ -1,14 +1,13 @@
 //! The provider controller: can its credentials be used as it says?
 //!
-//! Key names are looked at, values never: the local API does not return them, and where the API
-//! does not let us read Secrets at all (the operator of a cluster), the gateway is the one who
-//! finds out.
+//! Locally, key names are looked at, values never: the API does not return them. In a cluster the
+//! operator reads no Secret, and the gateway is the one who finds out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -25,21 +24,27 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::status::{self, Written};
 use super::watched::Guarded;
-use super::{Shared, api};
+use super::{Setting, Shared, api};
 use crate::blueprint::check_provider;
 use crate::limits;
 
 struct Context {
     api: Api<Guarded<Provider>>,
-    secrets: Api<Secret>,
+    /// The Secrets, where they may be looked at.
+    secrets: Option<Api<Secret>>,
     backoff: Backoff,
 }
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context = Arc::new(Context { api: api(&shared.config), secrets: api(&shared.config), backoff: Backoff::default() });
+    let secrets = match shared.config.setting {
+        Setting::Local { .. } => Some(api(&shared.config)),
+        Setting::Cluster { .. } => None,
+    };
+    let changes = secrets.clone().map_or_else(|| stream::empty().boxed(), secret_changes);
+    let context = Arc::new(Context { api: api(&shared.config), secrets, backoff: Backoff::default() });
     let own = shared.providers.queue();
-    let of_secrets = shared.providers.concerned(secret_changes(context.secrets.clone()), |secret: &String, provider| {
+    let of_secrets = shared.providers.concerned(changes, |secret: &String, provider| {
         provider.spec.credentials.iter().any(|credential| credential.secret_key_ref.name == *secret)
     });
     let queue = stream::select(own, of_secrets).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.cancelled_owned());
@@ -58,19 +63,12 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     .await;
 }
 
-/// Names of credential Secrets that change. Ends where we may not watch them.
+/// Names of credential Secrets that change.
 fn secret_changes(secrets: Api<Secret>) -> BoxStream<'static, String> {
     let labelled = watcher::Config::default().labels(&format!("{}=true", labels::CREDENTIAL));
     watcher(secrets, labelled)
         .default_backoff()
         .touched_objects()
-        .try_take_while(|_| std::future::ready(Ok(true)))
-        .scan((), |(), event| {
-            std::future::ready(match event {
-                Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 403 => None,
-                other => Some(other),
-            })
-        })
         .filter_map(|event| std::future::ready(event.ok().map(|secret| secret.name_any())))
         .boxed()
 }
@@ -81,7 +79,7 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
     if provider.metadata.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
-    let (is, reason, message) = verdict(provider, &context.secrets).await?;
+    let (is, reason, message) = verdict(provider, context.secrets.as_ref()).await?;
     let before = provider.status.clone().unwrap_or_default();
     let mut after = before.clone();
     let generation = provider.metadata.generation;
@@ -107,10 +105,14 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
 }
 
 /// Whether a provider can be used.
-async fn verdict(provider: &Provider, secrets: &Api<Secret>) -> Result<(Is, String, String), kube::Error> {
+async fn verdict(provider: &Provider, secrets: Option<&Api<Secret>>) -> Result<(Is, String, String), kube::Error> {
     if let Err(error) = check_provider(provider) {
         return Ok((Is::False, error.reason.to_string(), error.message));
     }
+    let Some(secrets) = secrets else {
+        let unseen = "accepted; the Secrets are checked by the gateway, which may read them";
+        return Ok((Is::True, "Accepted".to_owned(), unseen.to_owned()));
+    };
     for credential in &provider.spec.credentials {
         let wanted = &credential.secret_key_ref;
         let refuse = |reason: &str, message: String| Ok((Is::False, reason.to_owned(), message));
@@ -121,10 +123,6 @@ async fn verdict(provider: &Provider, secrets: &Api<Secret>) -> Result<(Is, Stri
                     "SecretNotFound",
                     format!("credential {}: there is no Secret \"{}\"; create it", credential.name, wanted.name),
                 );
-            }
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                let unseen = "accepted; the Secrets are checked by the gateway, which may read them";
-                return Ok((Is::True, "Accepted".to_owned(), unseen.to_owned()));
             }
             Err(error) => return Err(error),
         };

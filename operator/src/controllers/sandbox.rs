@@ -27,7 +27,7 @@ use super::status::{self, Written};
 use super::watched::{Changed, Guarded};
 use super::{Shared, api};
 use crate::WORKLOAD_FINALIZER;
-use crate::driver::{DriverError, Retry};
+use crate::driver::{Cleanup, DriverError, Retry};
 use crate::failpoint;
 use crate::limits;
 use crate::reconcile::{Action, Hold, Observed, plan};
@@ -37,8 +37,36 @@ struct Context {
     shared: Arc<Shared>,
     api: Api<Guarded<OpenShellSandbox>>,
     backoff: Backoff,
-    /// Names by UID, for what the driver tells.
-    names: Mutex<HashMap<String, String>>,
+    /// UIDs and names, for what the driver tells and for what is gone.
+    names: Mutex<Names>,
+}
+
+/// Which sandboxes there are, by UID and by name.
+#[derive(Default)]
+struct Names {
+    by_uid: HashMap<String, String>,
+    by_name: HashMap<String, String>,
+    /// UIDs whose name another sandbox has now.
+    replaced: Vec<String>,
+}
+
+impl Names {
+    fn insert(&mut self, uid: &str, name: &str) {
+        if self.by_uid.get(uid).is_none_or(|known| known != name) {
+            self.by_uid.insert(uid.to_owned(), name.to_owned());
+        }
+        if self.by_name.get(name).is_none_or(|known| known != uid) {
+            self.replaced.extend(self.by_name.insert(name.to_owned(), uid.to_owned()));
+        }
+    }
+
+    fn remove(&mut self, uid: &str) {
+        if let Some(name) = self.by_uid.remove(uid)
+            && self.by_name.get(&name).is_some_and(|known| known == uid)
+        {
+            self.by_name.remove(&name);
+        }
+    }
 }
 
 /// A reconcile that has to be tried again.
@@ -73,6 +101,7 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         () = seen => {}
         () = shutdown.cancelled() => return,
     }
+    tokio::spawn(end_the_gone(Arc::clone(&context), shutdown.clone()));
     let settings = runtime::controller::Config::default().concurrency(limits::RECONCILE_CONCURRENCY);
     applier(
         |object, context| Box::pin(reconcile(object, context)),
@@ -88,6 +117,46 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     )
     .for_each(|_| async {})
     .await;
+}
+
+/// Has the workloads of sandboxes that are gone ended at once, where nothing holds the object
+/// until they are. Garbage collection would do it too, later and with the pod's whole grace
+/// period; so what fails here is not tried again.
+async fn end_the_gone(context: Arc<Context>, shutdown: CancellationToken) {
+    let shared = &context.shared;
+    if shared.config.driver.capabilities().cleanup != Cleanup::OwnerReferences {
+        return;
+    }
+    let driver = &shared.config.driver;
+    shared
+        .sandboxes
+        .changes()
+        .take_until(shutdown.cancelled_owned())
+        .flat_map(|changed| stream::iter(gone(&context, &changed)))
+        .for_each_concurrent(usize::from(limits::RECONCILE_CONCURRENCY), |uid| async move {
+            if let Err(error) = driver.delete(&uid).await {
+                tracing::warn!(sandbox = uid, %error, "the workload of a deleted sandbox is left to garbage collection");
+            }
+        })
+        .await;
+}
+
+/// UIDs of sandboxes that were there and are not any more.
+fn gone(context: &Context, changed: &Changed) -> Vec<String> {
+    let store = context.shared.sandboxes.store();
+    let namespace = &context.shared.config.namespace;
+    let there = |name: &str| store.get(&ObjectRef::new(name).within(namespace)).and_then(|object| object.uid());
+    let mut names = context.names.lock();
+    let of = |name: &String, uid: &String| there(name).is_none_or(|now| now != *uid).then(|| uid.clone());
+    let mut gone: Vec<String> = match changed {
+        Changed::One(name) => names.by_name.get(name).and_then(|uid| of(name, uid)).into_iter().collect(),
+        Changed::All => names.by_uid.iter().filter_map(|(uid, name)| of(name, uid)).collect(),
+    };
+    gone.append(&mut names.replaced);
+    for uid in &gone {
+        names.remove(uid);
+    }
+    gone
 }
 
 /// Everything that can concern a sandbox.
@@ -113,7 +182,7 @@ fn triggers(context: &Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Open
         .driver
         .watch()
         .filter_map(move |uid| {
-            let name = names.names.lock().get(&uid).cloned();
+            let name = names.names.lock().by_uid.get(&uid).cloned();
             let namespace = names.shared.config.namespace.clone();
             async move { name.map(|name| ObjectRef::new(&name).within(&namespace)) }
         })
@@ -125,7 +194,7 @@ fn triggers(context: &Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Open
 async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>) -> Result<Next, Error> {
     let name = object.name_any();
     let Some(uid) = object.uid() else { return Ok(Next::await_change()) };
-    context.names.lock().insert(uid.clone(), name.clone());
+    context.names.lock().insert(&uid, &name);
     let mut attempt = Attempt { context: &context, name: &name, uid: &uid, subject: Subject::from((*object).clone()), fresh: Fresh::No };
     let next = attempt.run().await;
     match &next {
@@ -135,7 +204,9 @@ async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>
         }
         Ok(None) => {
             context.backoff.settled(&name);
-            context.names.lock().remove(&uid);
+            if context.shared.config.driver.capabilities().cleanup == Cleanup::Finalizer {
+                context.names.lock().remove(&uid);
+            }
             Ok(Next::await_change())
         }
         Err(_) => next.map(|_| Next::await_change()),
@@ -257,6 +328,7 @@ impl Attempt<'_> {
             cleanup: driver.capabilities().cleanup,
             hold: if held { Hold::Held } else { Hold::Free },
             workload,
+            sideload_method: driver.sideload_method(self.uid),
             status,
             failure,
         }))
@@ -350,6 +422,7 @@ impl Attempt<'_> {
             ("phase", status::field(&after.phase)),
             ("driver", status::field(&after.driver)),
             ("workload", status::field(&after.workload)),
+            ("sideloadMethod", status::field(&after.sideload_method)),
             ("conditions", status::field(&after.conditions)),
         ]
         .into_iter()

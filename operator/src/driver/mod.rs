@@ -5,12 +5,14 @@
 //! UID and returns as soon as the work is under way; the end of it is an item of
 //! [`ComputeDriver::watch`] and visible in [`ComputeDriver::observe`].
 
+pub mod kubernetes;
 pub mod process;
 mod registry;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use openshell_crds::pod::SideloadMethod;
 
 pub use registry::{Registry, RegistryError};
 
@@ -44,6 +46,11 @@ pub trait ComputeDriver: Send + Sync {
     /// UIDs of all sandboxes that the driver holds anything for.
     fn list(&self) -> BoxFuture<'_, Result<Vec<String>, DriverError>>;
 
+    /// How the supervisor gets into the workload, where there was a choice.
+    fn sideload_method(&self, _uid: &str) -> Option<SideloadMethod> {
+        None
+    }
+
     /// UIDs of sandboxes whose workload has changed, from now on. A slow reader is told of
     /// sandboxes that have not changed, never left without one that has.
     fn watch(&self) -> BoxStream<'static, String>;
@@ -73,16 +80,32 @@ pub enum WorkloadState {
     /// Ended on request; the workspace is kept.
     Suspended,
     /// Begun; the supervisor has not identified itself yet.
-    Starting,
+    Starting {
+        /// What keeps it, if anything does.
+        waiting: Option<Waiting>,
+    },
     /// The supervisor runs.
     Running {
         /// As the driver names it: a process id, a container, a pod.
         id: String,
         /// Instance id that the supervisor's session will carry, where the driver can know it.
         instance: Option<String>,
+        /// Since when it has been seen to run. Absent where nothing is gained by waiting a moment
+        /// for its session before its start is said.
+        since: Option<Timestamp>,
     },
     /// On its way out; nothing may be started in its place yet.
     Stopping,
+    /// It ended by no doing of its own, as when a machine is restarted: evicted, or its node is
+    /// gone. What is left of it has to be ended before it can be started again.
+    Lost {
+        /// Stable code in CamelCase.
+        code: String,
+        /// A sentence for people.
+        message: String,
+        /// When that was seen.
+        at: Timestamp,
+    },
     /// It ended without being asked to, or could not start.
     Failed {
         /// Stable code in CamelCase.
@@ -92,6 +115,17 @@ pub enum WorkloadState {
         /// When.
         at: Timestamp,
     },
+}
+
+/// What keeps a workload from starting, while that may still pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Stable, CamelCase.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// From when on it is worth saying: most of what a start waits for passes in a moment.
+    pub from: Timestamp,
 }
 
 /// A driver could not do what was asked.

@@ -17,7 +17,8 @@
 //!   on under its last good policy and the status says so.
 //! * A supervisor that failed is not started again silently, because its agent was lost with it.
 //!   A workload that is simply *absent* while it should run (the machine was restarted, or the
-//!   gateway was before the start was done) is started. A finished one is not.
+//!   gateway was before the start was done) is started. A finished one is not. One that its node
+//!   ended (evicted) is as one whose machine was restarted.
 
 mod plan;
 mod status;
@@ -27,6 +28,7 @@ mod tests;
 
 use jiff::Timestamp;
 use openshell_crds::OpenShellSandboxStatus;
+use openshell_crds::pod::SideloadMethod;
 
 pub use plan::plan;
 
@@ -90,6 +92,8 @@ pub struct Observed {
     /// The object's status: the gateway's part says what its session sees, the operator's own
     /// part is what was written last.
     pub status: OpenShellSandboxStatus,
+    /// How the supervisor gets into the workload, where there was a choice.
+    pub sideload_method: Option<SideloadMethod>,
     /// What the driver answered to the last action of this plan, if it failed.
     pub failure: Option<DriverError>,
 }

@@ -54,7 +54,11 @@ fn suspend(observed: &Observed, now: Timestamp) -> Step {
         WorkloadState::Absent | WorkloadState::Suspended => Step { actions: Vec::new(), report: Report::stopped(), recheck_at: None },
         // Asked for again even while it is stopping: whoever counted the grace period may have
         // been killed.
-        WorkloadState::Stopping | WorkloadState::Starting | WorkloadState::Running { .. } | WorkloadState::Failed { .. } => {
+        WorkloadState::Stopping
+        | WorkloadState::Starting { .. }
+        | WorkloadState::Running { .. }
+        | WorkloadState::Lost { .. }
+        | WorkloadState::Failed { .. } => {
             Step { actions: vec![Action::Suspend], report: Report::stopping(), recheck_at: Some(after(now, limits::STOPPING_RECHECK)) }
         }
     }
@@ -64,18 +68,20 @@ fn suspend(observed: &Observed, now: Timestamp) -> Step {
 /// nothing is started.
 fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
     match &observed.workload {
-        WorkloadState::Starting | WorkloadState::Running { .. } => {
+        WorkloadState::Starting { .. } | WorkloadState::Running { .. } => {
             let mut step = alive(observed, now);
             step.report.stalled = Some((error.reason.clone(), format!("{}; what runs keeps its last good configuration", error.message)));
             step
         }
-        WorkloadState::Absent if finished(observed).is_some() => settled(finished(observed).unwrap_or_else(Report::deleting)),
+        WorkloadState::Absent | WorkloadState::Lost { .. } if finished(observed).is_some() => {
+            settled(finished(observed).unwrap_or_else(Report::deleting))
+        }
         WorkloadState::Stopping => Step {
             actions: Vec::new(),
             report: Report::refused(&error.reason, &error.message),
             recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
         },
-        WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {
+        WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } | WorkloadState::Failed { .. } => {
             settled(Report::refused(&error.reason, &error.message))
         }
     }
@@ -83,16 +89,24 @@ fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
 
 /// It shall run.
 fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Step {
+    if let Some(step) = made_anew(observed, now) {
+        return step;
+    }
     match &observed.workload {
-        WorkloadState::Starting | WorkloadState::Running { .. } => alive(observed, now),
+        WorkloadState::Starting { .. } | WorkloadState::Running { .. } => alive(observed, now),
         WorkloadState::Failed { code, message, .. } => settled(Report::failed(code, message)),
         WorkloadState::Stopping => Step {
             actions: Vec::new(),
-            report: Report::scheduled(Phase::Starting, "Stopping", "the workload before it is still ending"),
+            report: Report::scheduled(on_the_way(observed), "Stopping", "the workload before it is still ending"),
             recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
         },
-        WorkloadState::Absent | WorkloadState::Suspended => {
-            if observed.workload == WorkloadState::Absent
+        WorkloadState::Lost { code, message, at } if finished(observed).is_none() && now < after(*at, limits::LOST_PAUSE) => Step {
+            actions: Vec::new(),
+            report: Report::scheduled(on_the_way(observed), code, message),
+            recheck_at: Some(after(*at, limits::LOST_PAUSE)),
+        },
+        WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } => {
+            if (observed.workload != WorkloadState::Suspended || platform_restarts(observed))
                 && let Some(outcome) = finished(observed)
             {
                 return settled(outcome);
@@ -102,14 +116,37 @@ fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Ste
                 actions.push(Action::Hold);
             }
             actions.push(Action::Ensure(Box::new(blueprint.clone())));
-            Step { actions, report: Report::scheduled(on_the_way(observed), "Starting", "the workload is being started"), recheck_at: None }
+            Step { actions, report: Report::starting(on_the_way(observed)), recheck_at: None }
         }
     }
+}
+
+/// The driver's platform makes a workload anew when it was taken away, as Kubernetes does with a
+/// pod. One that was finished must not run again: it is held back, and keeps its outcome.
+fn made_anew(observed: &Observed, now: Timestamp) -> Option<Step> {
+    let other = match observed.workload {
+        WorkloadState::Stopping | WorkloadState::Starting { .. } => true,
+        WorkloadState::Running { .. } => current_session(observed).is_none(),
+        _ => false,
+    };
+    let outcome = finished(observed).filter(|_| other && platform_restarts(observed))?;
+    Some(Step { actions: vec![Action::Suspend], report: outcome, recheck_at: Some(after(now, limits::STOPPING_RECHECK)) })
+}
+
+fn platform_restarts(observed: &Observed) -> bool {
+    observed.cleanup == Cleanup::OwnerReferences
 }
 
 /// A supervisor is there. What it says of itself is in the status that the gateway writes.
 fn alive(observed: &Observed, now: Timestamp) -> Step {
     let phase = on_the_way(observed);
+    if let WorkloadState::Starting { waiting: Some(waiting) } = &observed.workload {
+        return if now < waiting.from {
+            Step { actions: Vec::new(), report: Report::starting(phase), recheck_at: Some(waiting.from) }
+        } else {
+            settled(Report::scheduled(phase, &waiting.reason, &waiting.message))
+        };
+    }
     let Some(session) = current_session(observed) else {
         return waiting(phase, "SessionNotConnected", "the supervisor has not connected to its gateway yet", observed, now);
     };
@@ -132,6 +169,9 @@ fn alive(observed: &Observed, now: Timestamp) -> Step {
 /// Waits for the session until the deadline, and calls it an error after that. It still
 /// recovers when the session comes.
 fn waiting(phase: Phase, reason: &str, message: &str, observed: &Observed, now: Timestamp) -> Step {
+    if let Some(until) = brief_moment(observed, now) {
+        return Step { actions: Vec::new(), report: Report::starting(phase), recheck_at: Some(until) };
+    }
     let deadline = after(waiting_since(observed).unwrap_or(now), limits::SESSION_DEADLINE);
     if now < deadline {
         return Step { actions: Vec::new(), report: Report::started(phase, reason, message), recheck_at: Some(deadline) };
@@ -141,6 +181,14 @@ fn waiting(phase: Phase, reason: &str, message: &str, observed: &Observed, now: 
         "SessionTimeout",
         &format!("{message}, and {seconds} s have passed; see the supervisor's log, and stop and start the sandbox"),
     ))
+}
+
+/// Until when a start is not said yet, because its session usually comes before anybody has read
+/// that: a status less for every sandbox.
+fn brief_moment(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let WorkloadState::Running { since: Some(since), .. } = observed.workload else { return None };
+    let until = after(since, limits::SESSION_MOMENT);
+    (now < until && !conditions::is_true(&observed.status.conditions, conditions::STARTED)).then_some(until)
 }
 
 /// Since when the sandbox has been waiting for its session: since it was started or since it
@@ -180,7 +228,11 @@ fn outcome(main: &MainProcessStatus) -> Option<Report> {
 /// The outcome of a sandbox whose main process had ended before its workload went. It is not
 /// started again, unless someone stopped it and wants it started.
 fn finished(observed: &Observed) -> Option<Report> {
+    let conditions = &observed.status.conditions;
     match observed.status.phase {
+        // It was refused while it was on its way to be started again: what the status tells of a
+        // main process is of the time before.
+        Some(Phase::Error) if conditions::find(conditions, conditions::SCHEDULED).is_some_and(|c| c.status == Is::False.as_str()) => None,
         Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => None,
         _ => observed.status.main_process.as_ref().and_then(outcome),
     }

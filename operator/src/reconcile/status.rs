@@ -44,6 +44,11 @@ impl Report {
         }
     }
 
+    /// It was begun a moment ago.
+    pub(super) fn starting(phase: Phase) -> Self {
+        Self::scheduled(phase, "Starting", "the workload is being started")
+    }
+
     /// A supervisor is there, and its session is not (or not yet).
     pub(super) fn started(phase: Phase, reason: &str, message: &str) -> Self {
         Self { started: up(), ..Self::scheduled(phase, reason, message) }
@@ -130,9 +135,12 @@ impl Report {
             status.driver = Some(observed.driver.clone());
         }
         status.workload = match &observed.workload {
-            WorkloadState::Running { id, .. } => Some(id.clone()),
+            WorkloadState::Running { id, .. } if self.started.0 == Is::True => Some(id.clone()),
             _ => None,
         };
+        if observed.sideload_method.is_some() {
+            status.sideload_method = observed.sideload_method;
+        }
         let mut put = |kind, is, (reason, message): Because| {
             conditions::set(&mut status.conditions, conditions::condition(kind, is, &reason, message, Some(generation), Time(now)));
         };

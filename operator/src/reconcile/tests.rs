@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::blueprint::compose;
-use crate::driver::Retry;
+use crate::driver::{Retry, Waiting};
 use crate::limits;
 
 /// Composed once: the properties ask for it a million times.
@@ -63,6 +63,8 @@ enum Event {
     MainExited(i32),
     /// The supervisor dies.
     Died,
+    /// Its node ends it.
+    Evicted,
     /// What was stopping has stopped.
     Stopped,
     /// The machine is restarted.
@@ -106,6 +108,7 @@ impl World {
             hold: self.hold,
             workload: self.workload.clone(),
             status: self.status.clone(),
+            sideload_method: None,
             failure: None,
         }
     }
@@ -127,8 +130,8 @@ impl World {
             Action::Ensure(_) => {
                 assert_eq!(self.hold, Hold::Held, "a workload begins that nothing would clean up");
                 match self.workload {
-                    WorkloadState::Absent | WorkloadState::Suspended => {
-                        self.workload = WorkloadState::Starting;
+                    WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } => {
+                        self.workload = WorkloadState::Starting { waiting: None };
                         self.directory = true;
                         self.starts += 1;
                     }
@@ -136,12 +139,12 @@ impl World {
                 }
             }
             Action::Suspend => match self.workload {
-                WorkloadState::Starting | WorkloadState::Running { .. } => self.workload = WorkloadState::Stopping,
-                WorkloadState::Failed { .. } => self.workload = WorkloadState::Suspended,
+                WorkloadState::Starting { .. } | WorkloadState::Running { .. } => self.workload = WorkloadState::Stopping,
+                WorkloadState::Failed { .. } | WorkloadState::Lost { .. } => self.workload = WorkloadState::Suspended,
                 _ => {}
             },
             Action::Delete => match self.workload {
-                WorkloadState::Starting | WorkloadState::Running { .. } | WorkloadState::Stopping => {
+                WorkloadState::Starting { .. } | WorkloadState::Running { .. } | WorkloadState::Stopping => {
                     self.workload = WorkloadState::Stopping;
                     self.removing = true;
                 }
@@ -155,8 +158,8 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match (event, &self.workload) {
-            (Event::Identified, WorkloadState::Starting) => {
-                self.workload = WorkloadState::Running { id: "1".into(), instance: Some(format!("i{}", self.starts)) };
+            (Event::Identified, WorkloadState::Starting { .. }) => {
+                self.workload = WorkloadState::Running { id: "1".into(), instance: Some(format!("i{}", self.starts)), since: None };
             }
             (Event::Connected, WorkloadState::Running { instance: Some(instance), .. }) => {
                 if self.status.session.as_ref().is_none_or(|session| session.instance_id != *instance) {
@@ -181,15 +184,19 @@ impl World {
                 self.status.main_process =
                     Some(MainProcessStatus { state: MainProcessState::Exited, exit_code: Some(code), ..Default::default() });
             }
-            (Event::Died, WorkloadState::Starting | WorkloadState::Running { .. }) => {
+            (Event::Died, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) => {
                 self.workload = WorkloadState::Failed { code: "SupervisorDied".into(), message: "it died".into(), at: self.now };
+            }
+            (Event::Evicted, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) => {
+                self.workload =
+                    WorkloadState::Lost { code: "Evicted".into(), message: "the node was short of memory".into(), at: self.now };
             }
             (Event::Stopped, WorkloadState::Stopping) => {
                 self.workload = if self.removing { WorkloadState::Absent } else { WorkloadState::Suspended };
                 self.directory = !self.removing;
                 self.removing = false;
             }
-            (Event::Rebooted, WorkloadState::Starting | WorkloadState::Running { .. }) => self.workload = WorkloadState::Absent,
+            (Event::Rebooted, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) => self.workload = WorkloadState::Absent,
             (Event::Rebooted, WorkloadState::Stopping) => {
                 self.workload = WorkloadState::Suspended;
                 self.removing = false;
@@ -219,6 +226,7 @@ impl World {
     /// Lets the world go on without trouble until nothing changes.
     fn settle(&mut self, wish: Wish) {
         for _ in 0..10 {
+            self.now += SignedDuration::from_secs(1);
             self.reconcile(wish, None);
             self.happen(Event::Stopped);
             self.happen(Event::Identified);
@@ -241,6 +249,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::PolicyRejected),
         1 => (0..3).prop_map(Event::MainExited),
         1 => Just(Event::Died),
+        1 => Just(Event::Evicted),
         3 => Just(Event::Stopped),
         1 => Just(Event::Rebooted),
         1 => (0_i64..3).prop_map(Event::Minutes),
@@ -450,6 +459,88 @@ fn workloads_that_the_api_collects_need_no_finalizer() {
     let mut observed = World::new().observed();
     observed.cleanup = Cleanup::OwnerReferences;
     assert!(matches!(plan(&Wish::Run.desired(), &observed, start()).actions[..], [Action::Ensure(_)]));
-    observed.workload = WorkloadState::Starting;
+    observed.workload = WorkloadState::Starting { waiting: None };
     assert!(plan(&Wish::Remove.desired(), &observed, start()).actions.is_empty());
+}
+
+/// A world in which a driver that can see more than that has just begun.
+fn begun() -> World {
+    let mut world = World::new();
+    world.reconcile(Wish::Run, None);
+    let waiting = Waiting { reason: "Starting".into(), message: "the workload is being started".into(), from: Timestamp::UNIX_EPOCH };
+    world.workload = WorkloadState::Starting { waiting: Some(waiting) };
+    world.status = OpenShellSandboxStatus::default();
+    world.status = world.plan(Wish::Run).status;
+    world
+}
+
+#[test]
+fn what_keeps_a_start_is_said_when_it_has_lasted() {
+    let mut world = begun();
+    let said = world.status.clone();
+    let from = world.now + SignedDuration::from_secs(1);
+    let waiting = Waiting { reason: "ImagePullFailed".into(), message: "no such image".into(), from };
+    world.workload = WorkloadState::Starting { waiting: Some(waiting) };
+    let early = world.plan(Wish::Run);
+    assert_eq!((&early.status, early.recheck_at), (&said, Some(from)), "most of it passes in a moment");
+    world.now = from;
+    world.reconcile(Wish::Run, None);
+    for kind in [conditions::READY, conditions::STARTED, conditions::RECONCILING] {
+        assert_eq!(conditions::find(&world.status.conditions, kind).unwrap().reason, "ImagePullFailed", "{kind}");
+    }
+    assert_eq!(world.status.phase, Some(Phase::Provisioning));
+}
+
+#[test]
+fn a_session_that_comes_at_once_costs_one_status_less() {
+    let mut world = begun();
+    let said = world.status.clone();
+    let since = Some(world.now);
+    world.workload = WorkloadState::Running { id: "demo".into(), instance: Some("i".into()), since };
+    let early = world.plan(Wish::Run);
+    assert_eq!(early.status, said, "nothing to write");
+    world.now = early.recheck_at.unwrap();
+    world.reconcile(Wish::Run, None);
+    assert!(is_true(&world.status.conditions, conditions::STARTED));
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().reason, "SessionNotConnected");
+}
+
+#[test]
+fn what_was_lost_is_started_again_after_a_pause_and_what_was_finished_is_not() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::Evicted);
+    let plan = world.plan(Wish::Run);
+    assert!(plan.actions.is_empty(), "a node in trouble is given time");
+    assert_eq!(conditions::find(&plan.status.conditions, conditions::READY).unwrap().reason, "Evicted");
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+    world.happen(Event::MainExited(0));
+    world.reconcile(Wish::Run, None);
+    world.happen(Event::Evicted);
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Completed), 2));
+}
+
+#[test]
+fn what_was_finished_is_held_back_where_the_platform_would_start_it_again() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(0));
+    world.reconcile(Wish::Run, None);
+    let mut observed = world.observed();
+    observed.cleanup = Cleanup::OwnerReferences;
+    assert!(plan(&Wish::Run.desired(), &observed, world.now).actions.is_empty(), "its own supervisor stays");
+    let another = WorkloadState::Running { id: "demo".into(), instance: Some("another".into()), since: None };
+    for state in [WorkloadState::Stopping, WorkloadState::Starting { waiting: None }, another] {
+        observed.workload = state;
+        let plan = plan(&Wish::Run.desired(), &observed, world.now);
+        assert_eq!((plan.actions, plan.status.phase), (vec![Action::Suspend], Some(Phase::Completed)));
+    }
+    observed.workload = WorkloadState::Suspended;
+    let rest = plan(&Wish::Run.desired(), &observed, world.now);
+    assert_eq!((rest.actions, rest.status.phase), (Vec::new(), Some(Phase::Completed)));
+    // Someone stops it, and starts it.
+    observed.status = plan(&Wish::Suspend.desired(), &observed, world.now).status;
+    assert!(matches!(plan(&Wish::Run.desired(), &observed, world.now).actions[..], [Action::Ensure(_)]));
 }

@@ -32,7 +32,7 @@ async fn starts_once_however_often_it_is_asked() {
     driver.ensure(&wanted).await.unwrap();
     assert_eq!(rig.living(UID).len(), 1);
     assert_eq!(rig.started(UID), 1);
-    let WorkloadState::Running { id, instance } = state(&driver).await else { panic!("not running") };
+    let WorkloadState::Running { id, instance, .. } = state(&driver).await else { panic!("not running") };
     assert_eq!(id, rig.living(UID)[0].to_string());
     assert!(instance.unwrap().starts_with(UID));
     assert_eq!(driver.list().await.unwrap(), [UID]);
@@ -247,7 +247,7 @@ async fn nothing_starts_where_the_lock_is_held() {
     std::fs::create_dir_all(&directory).unwrap();
     let lock = std::fs::File::create(directory.join("lock")).unwrap();
     lock.lock().unwrap();
-    assert_eq!(state(&driver).await, WorkloadState::Starting, "someone is there who has not said who");
+    assert_eq!(state(&driver).await, WorkloadState::Starting { waiting: None }, "someone is there who has not said who");
     driver.ensure(&blueprint("demo", UID)).await.unwrap();
     assert_eq!(rig.started(UID), 0);
     drop(lock);
@@ -288,6 +288,12 @@ async fn refuses_what_it_cannot_do_and_says_what_to_do() {
     let mut wants = blueprint("demo", UID);
     wants.policy = openshell_policy::from_yaml("version: 1\nprocess: { run_as_user: \"4711\" }\n").unwrap();
     assert_eq!(driver.admit(&wants).unwrap_err().code, "RunAsUnsupported");
+
+    let mut wants = blueprint("demo", UID);
+    wants.pod.image = Some("ghcr.io/example/agent:1".into());
+    let error = driver.admit(&wants).unwrap_err();
+    assert_eq!(error.code, "PodUnsupported");
+    assert!(error.message.starts_with("image: "), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use openshell_crds::policy::PolicyDocument;
 use openshell_crds::sandbox::{LocalRef, Phase};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec, Policy, PolicySpec, Provider, ProviderSpec};
 use openshell_operator::api::LocalApi;
-use openshell_operator::controllers::{self, ControllerConfig};
+use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::{LOCAL_NAMESPACE, WORKLOAD_FINALIZER, revisions};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -36,9 +36,9 @@ impl Reconciler {
             client: client.clone(),
             driver: Arc::new(rig.driver()),
             gateway_name: "local".to_owned(),
+            gateway_namespace: LOCAL_NAMESPACE.to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
-            endpoint: Some("https://127.0.0.1:17670".to_owned()),
-            deployment: None,
+            setting: Setting::Local { endpoint: Some("https://127.0.0.1:17670".to_owned()) },
         };
         let until = shutdown.clone();
         let done = tokio::spawn(async move { controllers::run(config, until).await.unwrap() });

@@ -47,9 +47,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::backoff::Backoff;
 use super::status::{self, Written};
-use super::watched::{Guarded, Watched};
+use super::watched::Guarded;
 use crate::limits;
 use events::Events;
 use keys::{Kept, KeyError, Slot, Wanted};
@@ -59,12 +60,10 @@ use verdict::{Obstacle, Progress, Verdict};
 /// Field manager of everything that a gateway consists of.
 const FIELD_MANAGER: &str = "openshell-operator-deployment";
 
-/// How gateways are deployed.
-#[derive(Clone, Debug)]
+/// How the gateway is deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentConfig {
-    /// Namespace of the gateway object, and of everything that is made for it.
-    pub namespace: String,
-    /// Image of a gateway that names none.
+    /// Its image, where the object names none.
     pub image: String,
 }
 
@@ -73,19 +72,23 @@ struct Context {
     config: DeploymentConfig,
     /// The one gateway that is deployed.
     name: String,
+    /// Its namespace, and that of everything that is made for it.
+    namespace: String,
     gateways: Api<Guarded<OpenShellGateway>>,
     events: Events,
     backoff: Backoff,
 }
 
-/// Deploys the gateway `name` until shutdown.
-pub async fn run(client: Client, name: String, config: DeploymentConfig, shutdown: CancellationToken) {
-    let gateways = Api::namespaced(client.clone(), &config.namespace);
-    let watched = Watched::<OpenShellGateway>::start(gateways.clone(), &shutdown);
-    let this = ObjectRef::new(&name).within(&config.namespace);
-    let parts = watches::of(&client, &config.namespace, &name).map(move |()| this.clone());
-    let queue = futures::stream::select(watched.queue(), parts).map(Ok::<_, std::convert::Infallible>);
-    let context = Arc::new(Context { events: Events::new(client.clone()), client, config, name, gateways, backoff: Backoff::default() });
+/// Deploys the gateway until shutdown.
+pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown: CancellationToken) {
+    let controllers = &shared.config;
+    let (client, name, namespace) = (controllers.client.clone(), controllers.gateway_name.clone(), controllers.gateway_namespace.clone());
+    let gateways = Api::namespaced(client.clone(), &namespace);
+    let this = ObjectRef::new(&name).within(&namespace);
+    let parts = watches::of(&client, &namespace, &name).map(move |()| this.clone());
+    let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
+    let context =
+        Arc::new(Context { events: Events::new(client.clone()), client, config, name, namespace, gateways, backoff: Backoff::default() });
     applier(
         |object, context| reconcile(object, context).boxed(),
         |object, error: &kube::Error, context: Arc<Context>| {
@@ -93,7 +96,7 @@ pub async fn run(client: Client, name: String, config: DeploymentConfig, shutdow
             Next::requeue(context.backoff.failed(&object.name_any()))
         },
         context,
-        watched.store().clone(),
+        shared.gateways.store().clone(),
         queue.take_until(shutdown.cancelled_owned()).boxed(),
         Config::default(),
     )
@@ -171,7 +174,7 @@ async fn deploy(context: &Context, gateway: &OpenShellGateway, now: Timestamp) -
     }
     // Whatever is in the way of a change, what runs goes on, and is told of.
     if deployment.is_none() {
-        let api: Api<Deployment> = Api::namespaced(context.client.clone(), &context.config.namespace);
+        let api: Api<Deployment> = Api::namespaced(context.client.clone(), &context.namespace);
         deployment = api.get_opt(&gateway.deployment_name()).await.unwrap_or_default();
     }
     if let Some(deployment) = deployment {
@@ -181,7 +184,7 @@ async fn deploy(context: &Context, gateway: &OpenShellGateway, now: Timestamp) -
 }
 
 async fn keep_keys(context: &Context, gateway: &OpenShellGateway, now: Timestamp) -> Result<Kept, Obstacle> {
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.config.namespace);
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &context.namespace);
     let wanted = Wanted {
         names: render::server_names(gateway),
         certificate_days: gateway.spec.tls.certificate_days(),
@@ -246,7 +249,7 @@ where
 
 async fn pods(context: &Context, gateway: &OpenShellGateway) -> Result<Vec<Pod>, kube::Error> {
     let selector: Vec<String> = render::selector(gateway).iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &context.config.namespace);
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &context.namespace);
     Ok(api.list(&ListParams::default().labels(&selector.join(","))).await?.items)
 }
 

@@ -13,6 +13,14 @@ const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
 
 /// Whether a process of this machine can be this sandbox.
 pub(super) fn admit(blueprint: &SandboxBlueprint, state_dir: &Path, protected: &[PathBuf]) -> Result<(), DriverError> {
+    if let Some(asked) = blueprint.pod.first() {
+        return Err(DriverError::never(
+            "PodUnsupported",
+            format!(
+                "{asked}: the process driver runs the programs of this machine as processes of it, without images, volumes, nodes or limits; leave it out of the sandbox and of the gateway's sandboxDefaults"
+            ),
+        ));
+    }
     let walls: Vec<PathBuf> = protected.iter().map(PathBuf::as_path).chain([state_dir]).map(resolved).collect();
     let walls: Vec<&Path> = walls.iter().map(PathBuf::as_path).collect();
     blueprint

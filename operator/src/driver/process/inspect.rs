@@ -57,12 +57,12 @@ pub(super) fn inspect(directory: &Path) -> io::Result<Found> {
         let state = if marked {
             WorkloadState::Stopping
         } else {
-            WorkloadState::Running { id: process.pid.to_string(), instance: Some(identity.instance.clone()) }
+            WorkloadState::Running { id: process.pid.to_string(), instance: Some(identity.instance.clone()), since: None }
         };
         return Ok(Found { state, started, supervisor });
     }
     if started.is_some() || kernel::lock_held(directory)? {
-        let state = if marked || identity.is_some() { WorkloadState::Stopping } else { WorkloadState::Starting };
+        let state = if marked || identity.is_some() { WorkloadState::Stopping } else { WorkloadState::Starting { waiting: None } };
         return Ok(Found { state, started, supervisor: None });
     }
     if marked {

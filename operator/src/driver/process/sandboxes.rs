@@ -137,14 +137,14 @@ impl Sandboxes {
         let mut inner = slot.inner.lock();
         let found = self.look(&blueprint.uid, &directory, &slot, &mut inner)?;
         match found.state {
-            WorkloadState::Running { .. } | WorkloadState::Starting => return Ok(()),
+            WorkloadState::Running { .. } | WorkloadState::Starting { .. } => return Ok(()),
             WorkloadState::Stopping => {
                 return Err(DriverError::later(
                     "StillStopping",
                     format!("the workload of sandbox \"{}\" before this one is still ending", blueprint.name),
                 ));
             }
-            WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Failed { .. } => {}
+            WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } | WorkloadState::Failed { .. } => {}
         }
         let run_as = if rustix::process::geteuid().is_root() { Some(self.uids.lock().assign(&directory)?) } else { None };
         if let Some((child, process)) = launch::launch(&self.config, blueprint, &directory, run_as, || self.take_spare())? {
@@ -194,7 +194,7 @@ impl Sandboxes {
         record::mark(&directory, record::SUSPENDED).map_err(|error| unreadable(&directory, &error))?;
         failpoint::reached("process-marked");
         match (found.state, after) {
-            (WorkloadState::Starting | WorkloadState::Running { .. } | WorkloadState::Stopping, _) => {
+            (WorkloadState::Starting { .. } | WorkloadState::Running { .. } | WorkloadState::Stopping, _) => {
                 let grace = match after {
                     After::Keep => self.config.grace.stop,
                     After::Remove => self.config.grace.delete,

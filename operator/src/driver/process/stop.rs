@@ -95,7 +95,7 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot
     let mut inner = slot.enter();
     let found = sandboxes.look(uid, directory, slot, &mut inner)?;
     let Some(ending) = &mut inner.ending else { return Ok(Turn::Over) };
-    if !matches!(found.state, WorkloadState::Running { .. } | WorkloadState::Starting | WorkloadState::Stopping) {
+    if !matches!(found.state, WorkloadState::Running { .. } | WorkloadState::Starting { .. } | WorkloadState::Stopping) {
         let after = ending.after;
         inner.ending = None;
         drop(inner);

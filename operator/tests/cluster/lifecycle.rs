@@ -1,0 +1,171 @@
+//! Sandboxes through their life.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, LogParams};
+use openshell_crds::agents::OperatingMode;
+use openshell_crds::conditions::{self, is_true};
+use openshell_crds::pod::SideloadMethod;
+use openshell_crds::sandbox::Phase;
+use serde_json::json;
+
+use crate::faults::between;
+use crate::rig::{Rig, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_ready_and_delete() {
+    let Some(rig) = Rig::start(json!({})).await else { return };
+    let begin = Instant::now();
+    let uid = rig.create("demo", json!({ "command": ["sleep"] })).await;
+    let pod = rig.pod(&uid, None).await;
+    eprintln!("created, and its supervisor runs: {:?}", begin.elapsed());
+    rig.connect("demo", &pod).await;
+    rig.phase("demo", Phase::Ready).await;
+    let status = rig.get("demo").await.status.unwrap();
+    assert!(is_true(&status.conditions, conditions::READY) && is_true(&status.conditions, conditions::STARTED));
+    assert_eq!((status.driver.as_deref(), status.workload.as_deref()), (Some("kubernetes"), Some("demo")));
+    assert_eq!(status.sideload_method, Some(SideloadMethod::ImageVolume), "a node of today has image volumes");
+
+    let log = rig.api::<Pod>().logs("demo", &LogParams::default()).await.unwrap();
+    for said in [
+        format!("OPENSHELL_SANDBOX_ID={uid}"),
+        format!("OPENSHELL_GATEWAY_ENDPOINT=https://default-gateway.{}.svc:8080", rig.namespace),
+        format!("OPENSHELL_INSTANCE_ID={}", pod.uid().unwrap()),
+        "/var/run/secrets/openshell/ca.crt: 3 bytes".to_owned(),
+    ] {
+        assert!(log.contains(&said), "{said}: {log}");
+    }
+    eventually("the NetworkPolicy is there", async || rig.api::<NetworkPolicy>().get_opt("openshell-sandboxes").await.unwrap().is_some())
+        .await;
+
+    let begin = Instant::now();
+    rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
+    eventually("nothing is left", async || rig.pods(&uid).await.is_empty() && rig.agents().get_opt("demo").await.unwrap().is_none()).await;
+    eprintln!("deleted, and nothing is left: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(8));
+    rig.stop().await;
+}
+
+/// The `Sandbox`, a status when it has begun and one when it is ready: no more is written by us.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_costs_three_writes() {
+    let Some(mut rig) = Rig::idle(json!({})).await else { return };
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&writes);
+    let client = between(rig.client.clone(), move |request| {
+        let path = request.uri().path();
+        if *request.method() != Method::GET && !path.contains("networkpolicies") {
+            seen.lock().unwrap().push(format!("{} {path}", request.method()));
+        }
+        None
+    });
+    rig.operate(client);
+    let uid = rig.create("demo", json!({})).await;
+    let pod = rig.pod(&uid, None).await;
+    // In two steps, as a gateway says it.
+    rig.say("demo", json!({ "session": { "instanceId": pod.uid().unwrap(), "connected": true } })).await;
+    rig.connect("demo", &pod).await;
+    rig.phase("demo", Phase::Ready).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let writes = writes.lock().unwrap().clone();
+    assert_eq!(writes.len(), 3, "{writes:#?}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_and_started_in_its_workspace() {
+    let Some(rig) = Rig::start(json!({ "sideloadMethod": "InitContainer" })).await else { return };
+    let uid = rig.create("demo", json!({ "workspace": { "size": "16Mi" } })).await;
+    let first = rig.pod(&uid, None).await;
+    assert_eq!(first.spec.as_ref().unwrap().init_containers.as_ref().map(Vec::len), Some(1));
+    rig.connect("demo", &first).await;
+    rig.phase("demo", Phase::Ready).await;
+    assert_eq!(rig.get("demo").await.status.unwrap().sideload_method, Some(SideloadMethod::InitContainer));
+
+    rig.suspend("demo", true).await;
+    rig.phase("demo", Phase::Stopped).await;
+    assert!(rig.pods(&uid).await.is_empty());
+    assert!(rig.api::<PersistentVolumeClaim>().get_opt("workspace-demo").await.unwrap().is_some(), "the workspace is kept");
+
+    rig.suspend("demo", false).await;
+    let second = rig.pod(&uid, Some(&first)).await;
+    rig.reason("demo", conditions::READY, "SessionNotConnected").await;
+    assert_eq!(rig.get("demo").await.status.unwrap().phase, Some(Phase::Starting), "the session of the pod before counts for nothing");
+    rig.connect("demo", &second).await;
+    rig.phase("demo", Phase::Ready).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_deleted_under_a_running_sandbox_is_made_anew() {
+    let Some(rig) = Rig::start(json!({})).await else { return };
+    let uid = rig.create("demo", json!({})).await;
+    let first = rig.pod(&uid, None).await;
+    rig.connect("demo", &first).await;
+    rig.phase("demo", Phase::Ready).await;
+    rig.api::<Pod>().delete("demo", &DeleteParams::default().grace_period(1)).await.unwrap();
+    let second = rig.pod(&uid, Some(&first)).await;
+    rig.phase("demo", Phase::Provisioning).await;
+    rig.connect("demo", &second).await;
+    rig.phase("demo", Phase::Ready).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_sandbox_whose_pod_is_deleted_does_not_run_again() {
+    let Some(rig) = Rig::start(json!({})).await else { return };
+    let uid = rig.create("demo", json!({})).await;
+    let pod = rig.pod(&uid, None).await;
+    rig.connect("demo", &pod).await;
+    rig.phase("demo", Phase::Ready).await;
+    rig.say("demo", json!({ "mainProcess": { "state": "Exited", "exitCode": 0 } })).await;
+    rig.phase("demo", Phase::Completed).await;
+    rig.api::<Pod>().delete("demo", &DeleteParams::default().grace_period(1)).await.unwrap();
+    eventually("it is held back", async || {
+        rig.agents().get("demo").await.unwrap().spec.running() == OperatingMode::Suspended && rig.pods(&uid).await.is_empty()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.get("demo").await.status.unwrap().phase, Some(Phase::Completed));
+    rig.suspend("demo", true).await;
+    rig.phase("demo", Phase::Stopped).await;
+    rig.suspend("demo", false).await;
+    rig.pod(&uid, Some(&pod)).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_was_away_finds_everything_as_it_is() {
+    let Some(mut rig) = Rig::start(json!({})).await else { return };
+    let uid = rig.create("demo", json!({})).await;
+    let gone = rig.create("gone", json!({})).await;
+    let pod = rig.pod(&uid, None).await;
+    rig.pod(&gone, None).await;
+    rig.rest().await;
+    rig.connect("demo", &pod).await;
+    rig.sandboxes().delete("gone", &DeleteParams::default()).await.unwrap();
+    rig.operate(rig.client.clone());
+    rig.phase("demo", Phase::Ready).await;
+    assert_eq!(rig.pods(&uid).await[0].metadata.uid, pod.metadata.uid, "what runs is left alone");
+    eventually("what was deleted meanwhile is gone", async || rig.agents().get_opt("gone").await.unwrap().is_none()).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_used_again_at_once() {
+    let Some(rig) = Rig::start(json!({})).await else { return };
+    let before = rig.create("demo", json!({})).await;
+    let first = rig.pod(&before, None).await;
+    rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
+    let uid = rig.create("demo", json!({})).await;
+    let second = rig.pod(&uid, None).await;
+    assert_ne!(first.metadata.uid, second.metadata.uid, "the pod of another sandbox is never taken over");
+    let owner = &rig.agents().get("demo").await.unwrap().metadata.owner_references.unwrap();
+    assert_eq!(owner.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(), [uid.as_str()]);
+    rig.stop().await;
+}
