@@ -9,9 +9,9 @@ use kube::ResourceExt as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::OpenShellGateway;
 use crate::pod::{ImagePullPolicy, Quantity, Resources, Toleration};
 use crate::sandbox::LocalRef;
+use crate::{OpenShellGateway, OpenShellGatewaySpec};
 
 /// Port of a gateway's Service unless it says another.
 pub const SERVICE_PORT: i32 = 8080;
@@ -178,6 +178,13 @@ pub struct CertificatesStatus {
     /// When the authority that issues ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_ends: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+}
+
+impl OpenShellGatewaySpec {
+    /// Whether supervisors reach the gateway elsewhere than at its Service's usual port.
+    pub fn has_unusual_endpoint(&self) -> bool {
+        self.endpoint.is_some() || self.service.port.is_some_and(|port| port != SERVICE_PORT)
+    }
 }
 
 /// Names of what belongs to the gateway `name`.
