@@ -104,10 +104,18 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     .await;
 }
 
+/// What the gateway's pod is like.
+enum Serving {
+    Judged(Verdict),
+    /// There is no Deployment.
+    NotDeployed,
+    /// It cannot be read.
+    Unknown,
+}
+
 /// What was found out about a gateway.
 struct Findings {
-    /// What its pod is like; none if there is no Deployment.
-    serving: Option<Verdict>,
+    serving: Serving,
     /// Why what is there is not what should be.
     obstacle: Option<Verdict>,
     certificates: Option<CertificatesStatus>,
@@ -127,7 +135,7 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
             "the operator of this namespace deploys the gateway `{}` only; install the chart in another namespace for another gateway",
             context.name
         );
-        Findings { serving: None, obstacle: Some(Verdict::stuck("NotServed", message)), certificates: None, recheck: None }
+        Findings { serving: Serving::NotDeployed, obstacle: Some(Verdict::stuck("NotServed", message)), certificates: None, recheck: None }
     };
     let recheck = findings.recheck;
     let before = gateway.status.clone().unwrap_or_default();
@@ -159,7 +167,7 @@ async fn deploy(context: &Context, gateway: &OpenShellGateway, now: Timestamp) -
         Err(Obstacle::Stuck(verdict)) => (None, Some(verdict)),
         Err(Obstacle::Passing(error)) => return Err(error),
     };
-    let mut findings = Findings { serving: None, obstacle, certificates: None, recheck: None };
+    let mut findings = Findings { serving: Serving::NotDeployed, obstacle, certificates: None, recheck: None };
     let mut deployment = None;
     if let Some(kept) = kept {
         findings.recheck = Some(kept.recheck);
@@ -175,10 +183,20 @@ async fn deploy(context: &Context, gateway: &OpenShellGateway, now: Timestamp) -
     // Whatever is in the way of a change, what runs goes on, and is told of.
     if deployment.is_none() {
         let api: Api<Deployment> = Api::namespaced(context.client.clone(), &context.namespace);
-        deployment = api.get_opt(&gateway.deployment_name()).await.unwrap_or_default();
+        match api.get_opt(&gateway.deployment_name()).await {
+            Ok(found) => deployment = found,
+            Err(error) => {
+                tracing::warn!(%error, "the Deployment of the gateway cannot be read");
+                findings.serving = Serving::Unknown;
+            }
+        }
     }
     if let Some(deployment) = deployment {
-        findings.serving = Some(verdict::judge(&deployment, &pods(context, gateway).await?));
+        findings.serving = Serving::Judged(verdict::judge(&deployment, &pods(context, gateway).await?));
+    }
+    // Nothing tells when what is in the way has gone: a permission, a quota.
+    if findings.obstacle.is_some() {
+        findings.recheck = findings.recheck.into_iter().chain([now + limits::BACKOFF_LONGEST]).min();
     }
     Ok(findings)
 }
@@ -262,11 +280,18 @@ fn conclude(
     now: &Time,
 ) -> OpenShellGatewayStatus {
     let generation = gateway.metadata.generation;
-    let ready = findings.serving.as_ref().is_some_and(|verdict| verdict.ready);
+    let serving = match &findings.serving {
+        Serving::Judged(verdict) => Some(verdict),
+        Serving::NotDeployed | Serving::Unknown => None,
+    };
+    let ready = serving.is_some_and(|verdict| verdict.ready);
+    let obstacle = findings.obstacle.as_ref();
     status.observed_generation = generation;
     status.endpoint = Some(gateway.callback_endpoint());
-    status.ready_replicas = Some(i32::from(ready));
-    if ready && findings.obstacle.is_none() {
+    if !matches!(findings.serving, Serving::Unknown) {
+        status.ready_replicas = Some(i32::from(ready));
+    }
+    if ready && obstacle.is_none() {
         status.version = Some(tag(render::image(gateway, default_image)).to_owned());
     }
     if findings.certificates.is_some() {
@@ -274,20 +299,20 @@ fn conclude(
     }
     let list = &mut status.conditions;
     let is = |kind, is, verdict: &Verdict| conditions::condition(kind, is, verdict.reason, &verdict.message, generation, now.clone());
-    let summary = match (&findings.serving, &findings.obstacle) {
-        (Some(serving), None) => Some(serving),
-        (Some(serving), Some(_)) if serving.ready => Some(serving),
-        (_, obstacle) => obstacle.as_ref(),
+    let state = match findings.serving {
+        Serving::Unknown => Is::Unknown,
+        _ if ready => Is::True,
+        _ => Is::False,
     };
-    if let Some(summary) = summary {
-        conditions::set(list, is(conditions::READY, if ready { Is::True } else { Is::False }, summary));
+    if let Some(summary) = serving.filter(|verdict| verdict.ready || obstacle.is_none()).or(obstacle) {
+        conditions::set(list, is(conditions::READY, state, summary));
     }
-    let blocked = findings.obstacle.as_ref().or(findings.serving.as_ref().filter(|v| v.progress == Progress::Stuck));
+    let blocked = obstacle.or(serving.filter(|verdict| verdict.progress == Progress::Stuck));
     match blocked {
         Some(verdict) => conditions::set(list, is(conditions::STALLED, Is::True, verdict)),
         None => conditions::remove(list, conditions::STALLED),
     };
-    match findings.serving.as_ref().filter(|v| v.progress == Progress::Working && blocked.is_none()) {
+    match serving.filter(|verdict| verdict.progress == Progress::Working && blocked.is_none()) {
         Some(verdict) => conditions::set(list, is(conditions::RECONCILING, Is::True, verdict)),
         None => conditions::remove(list, conditions::RECONCILING),
     };

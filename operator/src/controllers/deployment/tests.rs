@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::keys::{Data, Kept, KeyError, Slot, Wanted, keep};
 use super::render::{self, Trust};
 use super::verdict::{Progress, Verdict, judge};
-use super::{Findings, conclude, tag};
+use super::{Findings, Serving, conclude, tag};
 use crate::pki::Validity;
 
 fn start() -> Timestamp {
@@ -327,6 +327,7 @@ fn what_a_deployment_and_its_pod_mean() {
 }
 
 fn findings(serving: Option<Verdict>, obstacle: Option<Verdict>) -> Findings {
+    let serving = serving.map_or(Serving::NotDeployed, Serving::Judged);
     Findings { serving, obstacle, certificates: None, recheck: None }
 }
 
@@ -355,6 +356,22 @@ fn conditions_are_those_that_gitops_tools_read() {
         assert_eq!(status.endpoint.as_deref(), Some("https://default-gateway.openshell.svc:8080"));
         assert!(status.conditions.iter().all(|c| c.observed_generation == Some(3)));
     }
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_not_false() {
+    let before = conclude(
+        &gateway(&json!({})),
+        OpenShellGatewayStatus::default(),
+        findings(Some(verdict(Progress::Settled)), None),
+        "i:1",
+        &Time(start()),
+    );
+    let unread = Findings { serving: Serving::Unknown, ..findings(None, Some(Verdict::stuck("Forbidden", "no"))) };
+    let after = conclude(&gateway(&json!({})), before, unread, "i:1", &Time(day(1)));
+    let ready = conditions::find(&after.conditions, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str(), after.ready_replicas), ("Unknown", "Forbidden", Some(1)));
+    assert!(conditions::is_true(&after.conditions, STALLED));
 }
 
 #[test]
