@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, policy::v1 as policy, rbac::v1 as rbac};
+use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, policy::v1 as policy, rbac::v1 as rbac};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ fn main() {
     let directory = Path::new(&directory);
     std::fs::create_dir_all(directory).unwrap();
     write::<apps::Deployment>(directory, "deployment_v1");
+    write::<coordination::Lease>(directory, "lease_v1");
     write::<core::ConfigMap>(directory, "configmap_v1");
     write::<core::Pod>(directory, "pod_v1");
     write::<core::Service>(directory, "service_v1");
