@@ -46,14 +46,14 @@ pub(crate) async fn find(client: &Client, context: String, namespace: String, na
     let failed = |what: String| move |e: kube::Error| CliError::new("cluster", what).because_of(&e);
     let gateways: Api<OpenShellGateway> = Api::namespaced(client.clone(), &namespace);
     let gateway = gateways.get_opt(name).await.map_err(failed(format!("OpenShellGateway {namespace}/{name} cannot be read.")))?;
-    if gateway.is_none() {
-        return Err(CliError::new("no-gateway", format!("There is no OpenShellGateway {name} in the namespace {namespace}."))
-            .next("`kubectl get openshellgateways --all-namespaces` shows them; name one with --namespace and --kubernetes=NAME."));
-    }
+    let gateway = gateway.ok_or_else(|| {
+        CliError::new("no-gateway", format!("There is no OpenShellGateway {name} in the namespace {namespace}."))
+            .next("`kubectl get openshellgateways --all-namespaces` shows them; name one with --namespace and --kubernetes=NAME.")
+    })?;
     let service = service(client, &namespace, name).await.map_err(failed(format!("The Service of gateway {name} cannot be read.")))?;
     let port = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()?.first().map(|port| port.port)).unwrap_or(limits::CLUSTER_PORT);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let secret = format!("{name}-gateway-client-tls");
+    let secret = gateway.client_secret_name();
     let values = secrets
         .get(&secret)
         .await
