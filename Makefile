@@ -29,6 +29,14 @@ build: deps ## Build the three binaries for development.
 release: deps ## Build the three binaries for use: target/release/openshell{,-gateway,-sandbox}.
 	$(CARGO) build --release -p openshell-cli -p openshell-gateway -p openshell-supervisor
 
+.PHONY: images
+images: deps ## Build container images of gateway, operator, supervisor and command line: target/images/*.tar.
+	@scripts/images $(IMAGES)
+
+.PHONY: charts
+charts: ## Check the Helm charts: lint, snapshots, schemas.
+	@scripts/charts
+
 .PHONY: demo
 demo: build ## From nothing to an agent under policy; each step prints its verdict.
 	$(CARGO) run -q -p openshell-e2e --bin demo

@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::deployment::{CertificatesStatus, GatewayDeployment, GatewayService, GatewayTls};
 use crate::pod::{ImagePullPolicy, Resources, SideloadMethod, Workspace};
 use crate::sandbox::{EnvVar, LocalRef};
 
@@ -21,11 +22,18 @@ use crate::sandbox::{EnvVar, LocalRef};
     status = "OpenShellGatewayStatus",
     derive = "PartialEq",
     doc = "A gateway, and what its sandboxes get.",
+    validation = kube::core::Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("the name of a gateway begins with a letter, has letters, digits and dashes and at most 40 characters: Services are named after it"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "(has(self.sandboxNamespace) ? self.sandboxNamespace : '') == (has(oldSelf.sandboxNamespace) ? oldSelf.sandboxNamespace : '')",
+     "fieldPath": ".sandboxNamespace", "message": "sandboxNamespace is fixed when the gateway is created: its sandboxes are there; create another gateway"},
+]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenShellGatewaySpec {
     /// What every sandbox of this gateway gets.
@@ -34,6 +42,23 @@ pub struct OpenShellGatewaySpec {
     /// Upper bounds over all sandboxes.
     #[serde(default)]
     pub quotas: Quotas,
+    /// Namespace of its sandboxes in a cluster. Absent: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub sandbox_namespace: Option<String>,
+    /// URL under which supervisors reach the gateway. Absent: its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[1-9][0-9]{0,4})?$"))]
+    pub endpoint: Option<String>,
+    /// Its pod in a cluster.
+    #[serde(default)]
+    pub deployment: GatewayDeployment,
+    /// Its Service in a cluster.
+    #[serde(default)]
+    pub service: GatewayService,
+    /// Its certificates in a cluster.
+    #[serde(default)]
+    pub tls: GatewayTls,
 }
 
 /// Defaults of the sandboxes.
@@ -115,7 +140,13 @@ pub struct OpenShellGatewayStatus {
     /// Version that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// `Ready`.
+    /// Pods that serve: 0 or 1. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Certificates in use. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificatesStatus>,
+    /// `Ready`, and in a cluster `Reconciling` and `Stalled` while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,

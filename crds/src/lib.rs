@@ -18,6 +18,7 @@ pub mod agents;
 pub mod cases;
 pub mod conditions;
 mod definitions;
+pub mod deployment;
 pub mod gateway;
 pub mod labels;
 pub mod manifests;

@@ -45,12 +45,14 @@ pub struct Connection {
     pub certificate: Option<Arc<CertificateSubject>>,
 }
 
-/// TLS that asks for a client certificate of our authority.
-pub fn tls_config(authority: &str, leaf: &Leaf) -> Result<ServerConfig, rustls::Error> {
+/// TLS that asks for a client certificate of one of these authorities: there is more than one while they change.
+pub fn tls_config(authorities: &str, leaf: &Leaf) -> Result<ServerConfig, rustls::Error> {
     let pem = |e: rustls_pki_types::pem::Error| rustls::Error::General(format!("a certificate cannot be read: {e}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).map_err(pem)?)?;
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority.map_err(pem)?)?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

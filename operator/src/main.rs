@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use kube::{Api, Client};
-use openshell_operator::controllers::{self, ControllerConfig, Setting};
+use openshell_operator::controllers::{self, ControllerConfig, DeploymentConfig, Setting};
 use openshell_operator::driver::kubernetes::{Gateway, KubernetesDriver, KubernetesDriverConfig};
 use openshell_operator::health::Health;
 use openshell_operator::lease::{Candidate, Times};
@@ -80,7 +80,7 @@ fn config(settings: &Settings, client: Client, shutdown: &CancellationToken) -> 
         gateway_name: settings.gateway.clone(),
         gateway_namespace: settings.gateway_namespace.clone(),
         namespace: settings.sandbox_namespace(),
-        setting: Setting::Cluster,
+        setting: Setting::Cluster { deployment: settings.gateway_image.clone().map(|image| DeploymentConfig { image }) },
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct Settings {
     /// Image of the supervisor where the gateway's sandboxDefaults name none.
     #[arg(long, env = "OPENSHELL_SUPERVISOR_IMAGE", value_name = "IMAGE")]
     pub(crate) supervisor_image: Option<String>,
+    /// Image of the gateway where the object names none. Absent: the gateway is not deployed by this operator.
+    #[arg(long, env = "OPENSHELL_GATEWAY_IMAGE", value_name = "IMAGE")]
+    pub(crate) gateway_image: Option<String>,
     /// Where /healthz and /readyz are served.
     #[arg(long, env = "OPENSHELL_HEALTH_ADDRESS", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     pub(crate) health: SocketAddr,

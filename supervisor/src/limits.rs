@@ -4,6 +4,8 @@
 pub mod egress {
     use std::time::Duration;
 
+    /// From putting a policy in force until its index is held to its rules: the agent is started first.
+    pub const VERIFY_AFTER: Duration = Duration::from_millis(20);
     /// Records that wait for the gateway's acknowledgement.
     pub const AUDIT_RECORDS: usize = 8192;
     /// Bytes of records that wait for the gateway's acknowledgement.

@@ -139,8 +139,8 @@ fn refused(field: &str, error: &BlueprintError) -> Status {
         Reason::ProviderNotFound | Reason::ProviderRefused | Reason::ProviderConflict => {
             violations.add(format!("{field}providers"), &error.message);
         }
-        Reason::PodInvalid => violations.add(format!("{field}template"), &error.message),
         Reason::EnvironmentReserved | Reason::EnvironmentInvalid => violations.add(format!("{field}environment"), &error.message),
+        Reason::PodInvalid => violations.add(format!("{field}template"), &error.message),
         Reason::QuotaExceeded => return errors::resource_exhausted("QUOTA_EXCEEDED", &error.message),
         Reason::PolicyConflict => return errors::failed_precondition("POLICY_CONFLICT", &error.message),
         Reason::PolicyRefused | Reason::PolicyNotFound | Reason::PolicyAmbiguous | Reason::InvalidObject => {

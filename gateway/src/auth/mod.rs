@@ -18,12 +18,10 @@ mod rules;
 
 pub(crate) use guard::status_response;
 pub use guard::{Guard, guard};
+pub use openshell_operator::pki::USER_UNIT;
 pub use origin::Hosts;
 pub use principal::{CertificateSubject, Principal, Role, User};
 pub use rules::{Mode, Rule, Rules, RulesError};
-
-/// Organizational unit of certificates that stand for the user of this machine.
-pub const USER_UNIT: &str = "openshell-user";
 
 #[cfg(test)]
 mod tests;

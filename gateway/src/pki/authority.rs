@@ -1,22 +1,21 @@
-//! The authority: its key, its certificate, and issuing leaves.
+//! The authority of one machine, and its pairs, in files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use jiff::{SignedDuration, Timestamp};
+use openshell_operator::pki::{Authority as Issuing, Leaf, Purpose, Validity};
 
 use super::PkiError;
-use super::leaf::{self, Leaf, Purpose};
 use crate::state::{read_text, write_private};
 
-/// Years that a certificate of ours is good for. Locally it protects against nothing to have
+/// Days that a certificate of ours is good for. Locally it protects against nothing to have
 /// them end sooner: whoever reads one key reads them all.
-pub(super) const YEARS: i32 = 10;
+const DAYS: i32 = 3650;
+/// Certificates are made again this many days before they end.
+const RENEW_DAYS: i64 = 90;
 
 /// A certificate authority of one machine.
-pub struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
+pub struct Authority(Issuing);
 
 impl Authority {
     /// Loads the authority of `directory`, or makes one.
@@ -24,47 +23,23 @@ impl Authority {
         let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
         let (certificate, key) = (read_text(&certificate_path)?, read_text(&key_path)?);
         match (certificate, key) {
-            (Some(certificate), Some(key)) if !leaf::ends_soon(&certificate) => {
-                let unusable = |path: &Path| {
-                    let path = path.to_owned();
-                    move |e: rcgen::Error| PkiError::Unusable { path, reason: e.to_string() }
-                };
-                let key = KeyPair::from_pem(&key).map_err(unusable(&key_path))?;
-                if !leaf::belongs_to_key(&certificate, &key) {
-                    return Err(PkiError::Unusable { path: key_path, reason: "it is not the key of ca.crt beside it".to_owned() });
-                }
-                let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(unusable(&certificate_path))?;
-                Ok(Self { pem: certificate, issuer })
+            (Some(certificate), Some(key)) if Validity::of(&certificate).is_some_and(|v| v.ends > renewal()) => {
+                Issuing::from_pem(&certificate, &key).map(Self).map_err(|error| unusable(&key_path, &error))
             }
             (Some(_), None) => Err(PkiError::AuthorityIncomplete { certificate: certificate_path, key: key_path }),
             // None yet, one that ended, or a key whose certificate nobody has seen.
             _ => {
-                let (authority, key) = Self::create()?;
-                write_private(&key_path, key.as_bytes())?;
-                write_private(&certificate_path, authority.pem.as_bytes())?;
-                Ok(authority)
+                let authority = Issuing::create(Validity::days(DAYS, Timestamp::now()))?;
+                write_private(&key_path, authority.key().as_bytes())?;
+                write_private(&certificate_path, authority.certificate().as_bytes())?;
+                Ok(Self(authority))
             }
         }
     }
 
-    fn create() -> Result<(Self, String), PkiError> {
-        let failed = |e: rcgen::Error| PkiError::Issue { subject: "openshell-ca", reason: e.to_string() };
-        let key = KeyPair::generate().map_err(failed)?;
-        let key_pem = key.serialize_pem();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = leaf::subject("openshell-ca");
-        params.distinguished_name.push(DnType::OrganizationName, "openshell");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        leaf::set_validity(&mut params, YEARS);
-        let certificate = params.self_signed(&key).map_err(failed)?;
-        let pem = certificate.pem();
-        Ok((Self { pem, issuer: Issuer::new(params, key) }, key_pem))
-    }
-
     /// The certificate.
     pub fn pem(&self) -> &str {
-        &self.pem
+        self.0.certificate()
     }
 
     /// The pair in `directory` if it still serves its purpose, or a new one.
@@ -72,22 +47,23 @@ impl Authority {
         let (certificate_path, key_path) = (directory.join("tls.crt"), directory.join("tls.key"));
         if let (Some(certificate), Some(key)) = (read_text(&certificate_path)?, read_text(&key_path)?) {
             let found = Leaf { certificate, key };
-            match found.wanting(&self.pem, purpose) {
+            match found.wanting(self.pem(), purpose, renewal()) {
                 None => return Ok(found),
                 Some(reason) => tracing::info!(certificate = %certificate_path.display(), reason, "issuing the certificate again"),
             }
         }
-        let leaf = self.issue(purpose)?;
+        let leaf = self.0.issue(purpose, Validity::days(DAYS, Timestamp::now()))?;
         write_private(&key_path, leaf.key.as_bytes())?;
         write_private(&certificate_path, leaf.certificate.as_bytes())?;
         Ok(leaf)
     }
+}
 
-    /// Issues a pair.
-    pub fn issue(&self, purpose: &Purpose) -> Result<Leaf, PkiError> {
-        let failed = |e: rcgen::Error| PkiError::Issue { subject: purpose.common_name(), reason: e.to_string() };
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = purpose.params().map_err(failed)?.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
-    }
+/// What ends before this is made again.
+fn renewal() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(24 * RENEW_DAYS)
+}
+
+fn unusable(path: &Path, reason: &openshell_operator::pki::PkiError) -> PkiError {
+    PkiError::Unusable { path: PathBuf::from(path), reason: reason.to_string() }
 }

@@ -14,14 +14,13 @@
 //! still good: everybody who was given it would be locked out.
 
 mod authority;
-mod leaf;
 mod registration;
 mod token;
 
 use std::path::{Path, PathBuf};
 
 pub use authority::Authority;
-pub use leaf::{Leaf, Purpose};
+pub use openshell_operator::pki::{Leaf, Purpose};
 pub use registration::{GATEWAY_NAME, Registration, endpoint, register};
 pub use token::{SandboxTokens, TokenError};
 
@@ -50,13 +49,8 @@ pub enum PkiError {
         reason: String,
     },
     /// A certificate could not be made.
-    #[error("cannot issue a certificate for {subject}: {reason}")]
-    Issue {
-        /// Common name.
-        subject: &'static str,
-        /// Why.
-        reason: String,
-    },
+    #[error(transparent)]
+    Issue(#[from] openshell_operator::pki::PkiError),
 }
 
 /// Names and addresses under which a gateway is reached, beside those that are configured.

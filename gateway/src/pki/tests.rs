@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::session::SandboxPrincipal;
 
@@ -44,9 +46,9 @@ fn a_pair_that_was_half_replaced_is_issued_again() {
     fs::write(dir.path().join("client/tls.crt"), &stranger.client.certificate).unwrap();
     let b = open(dir.path(), &[]);
     assert_eq!(a.ca_pem, b.ca_pem);
-    assert!(b.server.wanting(&b.ca_pem, &Purpose::Server { names: vec!["localhost".to_owned()] }).is_none());
-    assert!(b.client.wanting(&b.ca_pem, &Purpose::User).is_none(), "issued by this authority");
-    assert_eq!(stranger.client.wanting(&b.ca_pem, &Purpose::User), Some("another authority issued it"));
+    assert!(b.server.wanting(&b.ca_pem, &Purpose::Server { names: vec!["localhost".to_owned()] }, Timestamp::now()).is_none());
+    assert!(b.client.wanting(&b.ca_pem, &Purpose::User, Timestamp::now()).is_none(), "issued by this authority");
+    assert_eq!(stranger.client.wanting(&b.ca_pem, &Purpose::User, Timestamp::now()), Some("another authority issued it"));
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn a_key_that_has_no_certificate_yet_is_started_over() {
     open(dir.path(), &[]);
     fs::remove_file(dir.path().join("ca.crt")).unwrap();
     let b = open(dir.path(), &[]);
-    assert!(b.server.wanting(&b.ca_pem, &Purpose::Server { names: Vec::new() }).is_none());
+    assert!(b.server.wanting(&b.ca_pem, &Purpose::Server { names: Vec::new() }, Timestamp::now()).is_none());
 }
 
 #[test]

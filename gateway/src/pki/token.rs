@@ -64,8 +64,8 @@ impl SandboxTokens {
         let key = if let Some(pem) = read_text(&path)? {
             KeyPair::from_pem(&pem).map_err(|e| unusable(e.to_string()))?
         } else {
-            let key =
-                KeyPair::generate_for(&PKCS_ED25519).map_err(|e| PkiError::Issue { subject: "sandbox tokens", reason: e.to_string() })?;
+            let key = KeyPair::generate_for(&PKCS_ED25519)
+                .map_err(|e| openshell_operator::pki::PkiError::Issue { subject: "sandbox tokens", reason: e.to_string() })?;
             write_private(&path, key.serialize_pem().as_bytes())?;
             key
         };

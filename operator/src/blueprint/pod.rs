@@ -37,6 +37,8 @@ pub struct PodRequest {
     pub tolerations: Vec<Toleration>,
     /// Names for addresses.
     pub host_aliases: Vec<HostAlias>,
+    /// URL of the gateway for its supervisor, where it is not the gateway's Service at its usual port.
+    pub gateway_endpoint: Option<String>,
 }
 
 impl PodRequest {
@@ -54,6 +56,7 @@ impl PodRequest {
             ("imagePullPolicy", self.image_pull_policy.is_some()),
             ("supervisorImage", self.supervisor_image.is_some()),
             ("sideloadMethod", self.sideload_method.is_some()),
+            ("endpoint", self.gateway_endpoint.is_some()),
         ]
         .into_iter()
         .find_map(|(name, asked)| asked.then_some(name))
@@ -72,6 +75,7 @@ pub(super) fn merge(sandbox: &OpenShellSandbox, gateway: &OpenShellGateway) -> R
     let request = PodRequest {
         image: own.image.clone().or_else(|| defaults.image.clone()),
         image_pull_policy: defaults.image_pull_policy,
+        gateway_endpoint: gateway.spec.has_unusual_endpoint().then(|| gateway.callback_endpoint()),
         image_pull_secrets: secrets,
         supervisor_image: defaults.supervisor_image.clone(),
         sideload_method: defaults.sideload_method,

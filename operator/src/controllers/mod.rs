@@ -5,7 +5,8 @@
 //!   driver.watch() ──────────────┤  (a Policy, Provider or Gateway change concerns its sandboxes)
 //!                                ├▶ policy     parse ▸ Accepted, revision; counts once a second
 //!                                ├▶ provider   check ▸ Accepted
-//!                                └▶ gateway    endpoint, version, Ready
+//!                                └▶ gateway    endpoint, version, Ready; in a cluster `deployment`
+//!                                               makes what it consists of
 //! ```
 //!
 //! Each kind is watched once and every object is read through a guard, so that one that cannot
@@ -17,6 +18,7 @@
 //! tried again per object with exponential backoff and jitter.
 
 mod backoff;
+mod deployment;
 mod desired;
 mod gateway;
 mod orphans;
@@ -33,6 +35,7 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
+pub use deployment::DeploymentConfig;
 use watched::Watched;
 
 /// What the controllers work with.
@@ -63,7 +66,10 @@ pub enum Setting {
     },
     /// The gateway is another process, whose object another controller looks after. No Secret is
     /// read: the gateway says what is wrong with a provider's.
-    Cluster,
+    Cluster {
+        /// Deploys the gateway. None: somebody else does.
+        deployment: Option<DeploymentConfig>,
+    },
 }
 
 /// The controllers could not go on.
@@ -96,7 +102,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         ("sandbox", tokio::spawn(sandbox::run(Arc::clone(&shared), shutdown.clone()))),
         ("policy", tokio::spawn(policy::run(Arc::clone(&shared), shutdown.clone()))),
         ("provider", tokio::spawn(provider::run(Arc::clone(&shared), shutdown.clone()))),
-        ("gateway", tokio::spawn(gateway::run(Arc::clone(&shared), shutdown.clone()))),
+        ("gateway", gateway_controller(&shared, &shutdown)),
         ("orphan", tokio::spawn(orphans::run(shared, shutdown.clone()))),
     ];
     let (names, tasks): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
@@ -108,6 +114,16 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     }
     futures::future::join_all(others).await;
     Ok(())
+}
+
+/// What concerns the gateway object: this process, or the deployment of another.
+fn gateway_controller(shared: &Arc<Shared>, shutdown: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    match &shared.config.setting {
+        Setting::Cluster { deployment: Some(config) } => {
+            tokio::spawn(deployment::run(Arc::clone(shared), config.clone(), shutdown.clone()))
+        }
+        _ => tokio::spawn(gateway::run(Arc::clone(shared), shutdown.clone())),
+    }
 }
 
 /// The objects of a kind in the namespace of the controllers.

@@ -39,7 +39,7 @@ struct Context {
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let secrets = match shared.config.setting {
         Setting::Local { .. } => Some(api(&shared.config)),
-        Setting::Cluster => None,
+        Setting::Cluster { .. } => None,
     };
     let changes = secrets.clone().map_or_else(|| stream::empty().boxed(), secret_changes);
     let context = Arc::new(Context { api: api(&shared.config), secrets, backoff: Backoff::default() });

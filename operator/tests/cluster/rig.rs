@@ -92,7 +92,7 @@ impl Rig {
             gateway_name: "default".into(),
             gateway_namespace: self.namespace.clone(),
             namespace: self.namespace.clone(),
-            setting: Setting::Cluster,
+            setting: Setting::Cluster { deployment: None },
         };
         let until = self.shutdown.clone();
         self.done = Some(tokio::spawn(async move { controllers::run(config, until).await.unwrap() }));

@@ -190,6 +190,7 @@ impl EgressProxy {
         };
         // A thread of its own, behind everything else: the agent is being started meanwhile.
         let behind = move || {
+            std::thread::sleep(crate::limits::egress::VERIFY_AFTER);
             // Only later without it. On Linux this is the calling thread's alone (setpriority(2), notes).
             let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
             verify();

@@ -226,11 +226,18 @@ fn environment(blueprint: &SandboxBlueprint, gateway: &Gateway) -> Vec<EnvVar> {
             ..EnvVarSource::default()
         }),
     };
+    let (endpoint, server_name) = match &blueprint.pod.gateway_endpoint {
+        None => (gateway.endpoint(), gateway.server_name()),
+        Some(endpoint) => {
+            let host = endpoint.trim_start_matches("https://").split(':').next().unwrap_or_default();
+            (endpoint.clone(), host.to_owned())
+        }
+    };
     vec![
         text("OPENSHELL_SANDBOX_ID", &blueprint.uid),
         text("OPENSHELL_SANDBOX", &blueprint.name),
-        text("OPENSHELL_GATEWAY_ENDPOINT", &gateway.endpoint()),
-        text("OPENSHELL_GATEWAY_SERVER_NAME", &gateway.server_name()),
+        text("OPENSHELL_GATEWAY_ENDPOINT", &endpoint),
+        text("OPENSHELL_GATEWAY_SERVER_NAME", &server_name),
         field("OPENSHELL_INSTANCE_ID", "metadata.uid"),
     ]
 }

@@ -396,3 +396,25 @@ async fn the_world_is_what_was_seen_and_written_last() {
     world.set_api(Api::Served(Served::V1Alpha1));
     assert_eq!(changes.recv().await.unwrap(), UID, "whoever waited for the API is told");
 }
+
+/// `spec.endpoint` and another port of the Service reach the supervisor; where a gateway has neither it is its Service.
+#[test]
+fn a_supervisor_calls_the_gateway_where_the_gateway_says() {
+    let called = |spec: Value| {
+        let mut blueprint = blueprint(json!({}), json!({ "image": "ghcr.io/example/sandbox:1" }));
+        let mut gateway = OpenShellGateway::new("default", serde_json::from_value(spec).unwrap());
+        gateway.metadata.namespace = Some("openshell".to_owned());
+        let mut object = OpenShellSandbox::new("demo", serde_json::from_value(json!({})).unwrap());
+        object.metadata.uid = Some(UID.to_owned());
+        object.metadata.namespace = Some("agents".to_owned());
+        blueprint.pod.gateway_endpoint = compose(&object, &gateway, &[], &[]).unwrap().pod.gateway_endpoint;
+        let sandbox = serde_json::to_value(rendered(&blueprint, SideloadMethod::ImageVolume, Served::V1Beta1)).unwrap();
+        let env = sandbox.pointer("/spec/podTemplate/spec/containers/0/env").unwrap().as_array().unwrap().clone();
+        let value = |name: &str| env.iter().find(|e| e["name"] == name).unwrap()["value"].as_str().unwrap().to_owned();
+        (value("OPENSHELL_GATEWAY_ENDPOINT"), value("OPENSHELL_GATEWAY_SERVER_NAME"))
+    };
+    let service = "default-gateway.openshell.svc";
+    assert_eq!(called(json!({})), (format!("https://{service}:8080"), service.to_owned()));
+    assert_eq!(called(json!({ "service": { "port": 443 } })), (format!("https://{service}:443"), service.to_owned()));
+    assert_eq!(called(json!({ "endpoint": "https://gw.example:1" })), ("https://gw.example:1".to_owned(), "gw.example".to_owned()));
+}

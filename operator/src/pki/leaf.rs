@@ -1,11 +1,10 @@
-//! Certificates of servers and users, and whether one still serves its purpose.
+//! Certificates of servers and users.
 
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData as _};
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Leaves are issued again this many days before they end.
-const RENEW_DAYS: i64 = 90;
+use super::{USER_UNIT, Validity, belongs_to_key, der};
 
 /// A certificate and its key, PEM.
 #[derive(Clone)]
@@ -25,12 +24,12 @@ impl std::fmt::Debug for Leaf {
 /// What a certificate is for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// The gateway, under these names and addresses.
+    /// A gateway, under these names and addresses.
     Server {
         /// DNS names (`*.` allowed) and IP addresses.
         names: Vec<String>,
     },
-    /// The user of this machine.
+    /// A user.
     User,
 }
 
@@ -43,7 +42,7 @@ impl Purpose {
         }
     }
 
-    pub(super) fn params(&self) -> Result<CertificateParams, rcgen::Error> {
+    pub(super) fn params(&self, validity: Validity) -> Result<CertificateParams, rcgen::Error> {
         let mut params = match self {
             Self::Server { names } => CertificateParams::new(names.clone())?,
             Self::User => CertificateParams::default(),
@@ -51,11 +50,11 @@ impl Purpose {
         params.distinguished_name = subject(self.common_name());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, super::authority::YEARS);
+        set_validity(&mut params, validity);
         match self {
             Self::Server { .. } => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
             Self::User => {
-                params.distinguished_name.push(DnType::OrganizationalUnitName, crate::auth::USER_UNIT);
+                params.distinguished_name.push(DnType::OrganizationalUnitName, USER_UNIT);
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }
         }
@@ -64,10 +63,10 @@ impl Purpose {
 }
 
 impl Leaf {
-    /// Why it does not serve `purpose`; `None` when it does.
-    pub fn wanting(&self, ca_pem: &str, purpose: &Purpose) -> Option<&'static str> {
+    /// Why it does not serve `purpose` until `until`; `None` when it does.
+    pub fn wanting(&self, authority: &str, purpose: &Purpose, until: Timestamp) -> Option<&'static str> {
         let Ok(key) = KeyPair::from_pem(&self.key) else { return Some("its key cannot be read") };
-        let (Some(der), Some(ca_der)) = (der(&self.certificate), der(ca_pem)) else { return Some("it cannot be read") };
+        let (Some(der), Some(ca_der)) = (der(&self.certificate), der(authority)) else { return Some("it cannot be read") };
         let (Ok((_, certificate)), Ok((_, ca))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&ca_der)) else {
             return Some("it cannot be read");
         };
@@ -78,17 +77,30 @@ impl Leaf {
         if certificate.issuer() != ca.subject() || !issued_by(&certificate, &ca) {
             return Some("another authority issued it");
         }
-        if ends_soon(&self.certificate) {
+        if certificate.validity().not_after.timestamp() < until.as_second() {
             return Some("it ends soon");
         }
         if let Purpose::Server { names } = purpose {
             let present = alternative_names(&certificate);
-            if names.iter().any(|n| !present.contains(&n.to_ascii_lowercase())) {
+            if names.iter().any(|n| !present.contains(&normal(n))) {
                 return Some("a name is missing");
             }
         }
         None
     }
+
+    /// Whether it holds for a name or address that is not among `names`.
+    pub fn holds_beyond(&self, names: &[String]) -> bool {
+        let Some(der) = der(&self.certificate) else { return false };
+        let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
+        let wanted: Vec<String> = names.iter().map(|n| normal(n)).collect();
+        alternative_names(&certificate).iter().any(|name| !wanted.contains(name))
+    }
+}
+
+/// A name as it is compared: DNS names in lower case, addresses in their shortest form.
+fn normal(name: &str) -> String {
+    name.parse::<std::net::IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
 }
 
 /// Whether the authority key identifier of the leaf is the subject key identifier of the CA.
@@ -129,28 +141,10 @@ pub(super) fn subject(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// Good from yesterday (clocks differ between machines that share a home directory) for `years`.
-pub(super) fn set_validity(params: &mut CertificateParams, years: i32) {
-    let day = |at: jiff::civil::Date| rcgen::date_time_ymd(i32::from(at.year()), at.month() as u8, at.day() as u8);
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    params.not_before = day(today.saturating_sub(1.day()));
-    params.not_after = day(today.saturating_add(years.years()));
-}
-
-/// The first certificate of a PEM text.
-fn der(pem: &str) -> Option<Vec<u8>> {
-    use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-    CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|c| c.to_vec())
-}
-
-pub(super) fn ends_soon(pem: &str) -> bool {
-    let Some(der) = der(pem) else { return true };
-    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return true };
-    let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
-    left < RENEW_DAYS * 24 * 3600
-}
-
-pub(super) fn belongs_to_key(pem: &str, key: &KeyPair) -> bool {
-    let Some(der) = der(pem) else { return false };
-    X509Certificate::from_der(&der).is_ok_and(|(_, certificate)| certificate.public_key().raw == key.subject_public_key_info())
+pub(super) fn set_validity(params: &mut CertificateParams, validity: Validity) {
+    let at = |time: Timestamp| {
+        rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
+    };
+    params.not_before = at(validity.begins);
+    params.not_after = at(validity.ends);
 }

@@ -1,0 +1,54 @@
+//! Notice of every change to what a gateway consists of.
+//!
+//! Each object is watched by its name and without its content, so that the operator needs no right to list what is not
+//! its own. Pods have names of their own: they are watched by label.
+
+use std::fmt::Debug;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+/// Yields whenever something that belongs to the gateway `name` may have changed.
+pub(super) fn of(client: &Client, namespace: &str, name: &str) -> BoxStream<'static, ()> {
+    let part = |suffix: &str| watcher::Config::default().fields(&format!("metadata.name={name}-gateway{suffix}"));
+    let pods = watcher::Config::default().labels(&format!("app.kubernetes.io/name=openshell-gateway,app.kubernetes.io/instance={name}"));
+    stream::select_all([
+        changes::<Deployment>(client, namespace, part("")),
+        changes::<Service>(client, namespace, part("")),
+        changes::<ServiceAccount>(client, namespace, part("")),
+        changes::<ConfigMap>(client, namespace, part("-ca")),
+        changes::<Secret>(client, namespace, part("-ca")),
+        changes::<Secret>(client, namespace, part("-tls")),
+        changes::<Secret>(client, namespace, part("-jwt")),
+        changes::<Secret>(client, namespace, part("-client-tls")),
+        changes::<Pod>(client, namespace, pods),
+    ])
+    .boxed()
+}
+
+fn changes<K>(client: &Client, namespace: &str, config: watcher::Config) -> BoxStream<'static, ()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+    watcher(api, config)
+        .default_backoff()
+        .filter_map(|event| async move {
+            match event {
+                Ok(watcher::Event::Init) => None,
+                Ok(_) => Some(()),
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "a watch of the gateway's parts broke and is taken up again");
+                    None
+                }
+            }
+        })
+        .boxed()
+}
