@@ -39,6 +39,29 @@ struct Context {
     backoff: Backoff,
     /// UIDs and names, for what the driver tells and for what is gone.
     names: Mutex<Names>,
+    /// What we wrote last, by UID, until the watch has it too: what is decided from before that is a
+    /// conflict.
+    written: Mutex<HashMap<String, Guarded<OpenShellSandbox>>>,
+}
+
+impl Context {
+    /// The object as the watch has it, or as we wrote it after that.
+    fn latest(&self, uid: &str, seen: &Guarded<OpenShellSandbox>) -> Guarded<OpenShellSandbox> {
+        let mut written = self.written.lock();
+        match written.get(uid) {
+            Some(newer) if version(newer) > version(seen) => newer.clone(),
+            Some(_) => {
+                written.remove(uid);
+                seen.clone()
+            }
+            None => seen.clone(),
+        }
+    }
+}
+
+/// Resource versions of one API server grow (KEP-5504).
+fn version(object: &Guarded<OpenShellSandbox>) -> Option<u64> {
+    object.resource_version()?.parse().ok()
 }
 
 /// Which sandboxes there are, by UID and by name.
@@ -88,8 +111,13 @@ impl From<kube::Error> for Error {
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context =
-        Arc::new(Context { api: api(&shared.config), backoff: Backoff::default(), names: Mutex::default(), shared: Arc::clone(&shared) });
+    let context = Arc::new(Context {
+        api: api(&shared.config),
+        backoff: Backoff::default(),
+        names: Mutex::default(),
+        written: Mutex::default(),
+        shared: Arc::clone(&shared),
+    });
     let queue = triggers(&context).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.clone().cancelled_owned());
     // What a sandbox is composed from must have been seen before the first one is.
     let seen = async {
@@ -155,6 +183,7 @@ fn gone(context: &Context, changed: &Changed) -> Vec<String> {
     gone.append(&mut names.replaced);
     for uid in &gone {
         names.remove(uid);
+        context.written.lock().remove(uid);
     }
     gone
 }
@@ -195,7 +224,8 @@ async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>
     let name = object.name_any();
     let Some(uid) = object.uid() else { return Ok(Next::await_change()) };
     context.names.lock().insert(&uid, &name);
-    let mut attempt = Attempt { context: &context, name: &name, uid: &uid, subject: Subject::from((*object).clone()), fresh: Fresh::No };
+    let mut attempt =
+        Attempt { context: &context, name: &name, uid: &uid, subject: Subject::from(context.latest(&uid, &object)), fresh: Fresh::No };
     let next = attempt.run().await;
     match &next {
         Ok(Some(next)) => {
@@ -204,6 +234,7 @@ async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>
         }
         Ok(None) => {
             context.backoff.settled(&name);
+            context.written.lock().remove(&uid);
             if context.shared.config.driver.capabilities().cleanup == Cleanup::Finalizer {
                 context.names.lock().remove(&uid);
             }
@@ -430,7 +461,10 @@ impl Attempt<'_> {
         .collect();
         let version = self.subject.meta.resource_version.as_deref();
         match status::write(&self.context.api, self.name, version, fields).await? {
-            Written::Done(_) => Ok(Said::Done),
+            Written::Done(object) => {
+                self.context.written.lock().insert(self.uid.to_owned(), *object);
+                Ok(Said::Done)
+            }
             Written::Conflict => Ok(Said::Conflict),
             Written::Gone => Ok(Said::Gone),
         }

@@ -280,12 +280,14 @@ impl Cluster {
 
     async fn delete(&self, uid: &str) -> Result<(), DriverError> {
         let (sandbox, pod) = self.world.parts(uid);
+        // The pod first: garbage collection gives it its whole grace period, and whoever comes first is
+        // whom the kubelet follows.
+        if let Some(pod) = pod {
+            self.delete_pod(uid, &pod.name, &pod.uid, Some(limits::POD_DELETE_GRACE.as_secs() as u32)).await?;
+        }
         if let (Some(sandbox), world::Api::Served(served)) = (sandbox.filter(|sandbox| !sandbox.deleting), self.world.api()) {
             let params = DeleteParams::background().preconditions(exactly(&sandbox.uid));
             settle("deleted", self.sandboxes(served).delete(&sandbox.name, &params).await.map(|_| ()))?;
-        }
-        if let Some(pod) = pod {
-            self.delete_pod(uid, &pod.name, &pod.uid, Some(limits::POD_DELETE_GRACE.as_secs() as u32)).await?;
         }
         Ok(())
     }
