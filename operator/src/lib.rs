@@ -20,6 +20,7 @@ mod failpoint;
 pub mod health;
 pub mod lease;
 pub mod limits;
+mod lock;
 pub mod pki;
 pub mod reconcile;
 pub mod revisions;

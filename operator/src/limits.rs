@@ -71,6 +71,8 @@ pub const FIRST_UID: u32 = 64_000;
 pub const UID_COUNT: u32 = 1_000;
 /// How often a supervisor is looked at where no descriptor tells of its end.
 pub const LIVENESS_POLL: Duration = Duration::from_secs(1);
+/// How soon a sandbox is looked at again that starts or stops without a process to wait for.
+pub const TRANSITION_POLL: Duration = Duration::from_millis(20);
 
 // ---- kubernetes driver ------------------------------------------------------------------
 

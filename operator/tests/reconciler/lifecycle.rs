@@ -16,7 +16,7 @@ use openshell_operator::{LOCAL_NAMESPACE, WORKLOAD_FINALIZER, revisions};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{Rig, eventually, is_empty, kill};
+use crate::rig::{PATIENCE, Rig, eventually, is_empty, kill};
 
 /// The reconciler, and the API it works on.
 pub(crate) struct Reconciler {
@@ -95,11 +95,16 @@ impl Reconciler {
     }
 
     async fn reason(&self, name: &str, kind: &str, reason: &str) {
-        eventually(&format!("{name} has {kind} for {reason}"), async || {
-            let status = self.get(name).await.status.unwrap_or_default();
-            conditions::find(&status.conditions, kind).is_some_and(|c| c.reason == reason)
-        })
-        .await;
+        let mut found = None;
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while found.as_deref() != Some(reason) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let status = self.get(name).await.status.unwrap_or_default();
+                found = conditions::find(&status.conditions, kind).map(|c| c.reason.clone());
+            }
+        });
+        let waited = waited.await;
+        assert!(waited.is_ok(), "{name} has {kind} for {found:?}, not for {reason}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use openshell_operator::driver::{ComputeDriver, WorkloadState};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::objects::blueprint;
 use crate::rig::{Rig, eventually, kill};
@@ -26,6 +27,12 @@ fn waiting(rig: &Rig) -> Vec<(u32, PathBuf)> {
 async fn one(rig: &Rig) -> (u32, PathBuf) {
     eventually("one waits", async || waiting(rig).len() == 1).await;
     waiting(rig).remove(0)
+}
+
+/// Whether a child of ours has ended with its last thread, reaped or not.
+fn is_dead(pid: u32) -> bool {
+    let child = WaitId::Pid(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap());
+    !matches!(waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG), Ok(None))
 }
 
 async fn running(driver: &dyn ComputeDriver) {
@@ -78,7 +85,7 @@ async fn one_that_died_is_not_taken() {
     let driver = rig.driver();
     let (pid, _) = one(&rig).await;
     kill(pid);
-    eventually("it is dead", async || waiting(&rig).is_empty()).await;
+    eventually("it is dead", async || is_dead(pid)).await;
     driver.ensure(&blueprint("demo", UID)).await.unwrap();
     running(&driver).await;
     assert_ne!(rig.living(UID), [pid]);

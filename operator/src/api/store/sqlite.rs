@@ -4,13 +4,12 @@
 //! loss of power may take the last commits but never half of one.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::FlockOperation;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
 use zeroize::Zeroizing;
@@ -19,6 +18,7 @@ use super::seal::{SealKeyError, Sealer, WhenMissing};
 use super::state::{Change, Event, Key, Stored};
 use crate::api::kinds::{DefinitionError, Kinds};
 use crate::api::limits;
+use crate::lock::FileLock;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,7 @@ pub(crate) struct Database {
     pub(crate) pool: SqlitePool,
     pub(crate) sealer: Sealer,
     /// Held for as long as the store is open.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// What was in it.
@@ -239,7 +239,7 @@ fn open_error(path: &Path, error: &sqlx::Error) -> OpenError {
     }
 }
 
-fn take_lock(path: &Path) -> Result<File, OpenError> {
+fn take_lock(path: &Path) -> Result<FileLock, OpenError> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
     let lock = PathBuf::from(lock);
@@ -251,10 +251,10 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&lock)
         .map_err(|source| OpenError::Access { path: lock.clone(), source })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(path.to_owned())),
-        Err(errno) => Err(OpenError::Access { path: lock, source: errno.into() }),
+    match FileLock::try_take(file) {
+        Ok(Some(held)) => Ok(held),
+        Ok(None) => Err(OpenError::Locked(path.to_owned())),
+        Err(source) => Err(OpenError::Access { path: lock, source }),
     }
 }
 

@@ -6,7 +6,7 @@
 //! | supervisor | – | mark `suspended` | `Stopping` |
 //! | only the started one | – | no `supervisor.json`, no mark | `Starting` |
 //! | only the started one | – | otherwise | `Stopping` (its guardian clears up) |
-//! | none | held | as for the started one | as for the started one |
+//! | our child, not reaped yet | – | as for the started one | as for the started one |
 //! | none | free | mark `suspended` | `Suspended` |
 //! | none | free | `failure.json` | `Failed` |
 //! | none | free | started in this boot | `Failed`, and written down as such |
@@ -35,8 +35,10 @@ pub(super) struct Found {
     pub(super) supervisor: Option<ProcessId>,
 }
 
-/// Looks at a sandbox's directory.
-pub(super) fn inspect(directory: &Path) -> io::Result<Found> {
+/// Looks at a sandbox's directory. `unreaped` says that what was started is our child and has not
+/// been waited for: it may be a zombie whose last thread is just ending, and how it ended is told
+/// by its status, which is soon to be had.
+pub(super) fn inspect(directory: &Path, unreaped: bool) -> io::Result<Found> {
     let quiet = |state| Found { state, started: None, supervisor: None };
     match std::fs::symlink_metadata(directory) {
         Ok(_) => {}
@@ -61,17 +63,19 @@ pub(super) fn inspect(directory: &Path) -> io::Result<Found> {
         };
         return Ok(Found { state, started, supervisor });
     }
-    if started.is_some() || kernel::lock_held(directory)? {
+    if started.is_some() || unreaped || kernel::lock_held(directory)? {
         let state = if marked || identity.is_some() { WorkloadState::Stopping } else { WorkloadState::Starting { waiting: None } };
         return Ok(Found { state, started, supervisor: None });
     }
     if marked {
         return Ok(quiet(WorkloadState::Suspended));
     }
+    // Asked first: one that is written down in this instant is read, or not there yet.
+    let said = record::exists(directory, record::FAILURE);
     if let Some(failure) = record::read::<FailureRecord>(directory, record::FAILURE) {
         return Ok(quiet(failure.into()));
     }
-    if record::exists(directory, record::FAILURE) {
+    if said {
         return Ok(quiet(failed("SupervisorFailed", "the supervisor failed and its failure.json cannot be read", directory)?));
     }
     if began && this_boot {
@@ -98,5 +102,25 @@ pub(super) fn failed(code: &str, message: &str, directory: &Path) -> io::Result<
 impl From<FailureRecord> for WorkloadState {
     fn from(failure: FailureRecord) -> Self {
         Self::Failed { code: failure.code, message: failure.message, at: failure.time }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_is_not_judged_before_its_status_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let gone = ProcessId { pid: i32::MAX, start_time: 1 };
+        let notes =
+            DriverRecord { version: 1, name: "demo".to_owned(), run_as: None, boot_id: kernel::boot_id().to_owned(), process: Some(gone) };
+        record::write(directory.path(), record::DRIVER, &notes).unwrap();
+
+        assert_eq!(inspect(directory.path(), true).unwrap().state, WorkloadState::Starting { waiting: None });
+        assert!(!record::exists(directory.path(), record::FAILURE), "a failure was written down without its reason");
+
+        let WorkloadState::Failed { code, .. } = inspect(directory.path(), false).unwrap().state else { panic!("not failed") };
+        assert_eq!(code, "SupervisorDied");
     }
 }

@@ -1,16 +1,14 @@
 //! What the kernel says of processes and locks.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::record::{self, ProcessId};
+use crate::lock::FileLock;
 
 /// Identifies this boot of the machine; empty where the kernel does not say.
 pub(super) fn boot_id() -> &'static str {
@@ -72,18 +70,6 @@ impl ProcessId {
     }
 }
 
-/// A sandbox's lock, held by us.
-#[derive(Debug)]
-pub(super) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing would not do: a process that another thread is just starting may have a copy
-        // of the descriptor until its exec, and the lock with it. Unlocking ends it for all.
-        let _ = rustix::fs::flock(&self.0, FlockOperation::NonBlockingUnlock);
-    }
-}
-
 /// Whether a sandbox's lock is held. It is held while any of its supervisor, guardian or
 /// starting processes lives.
 pub(super) fn lock_held(directory: &Path) -> io::Result<bool> {
@@ -94,11 +80,6 @@ pub(super) fn lock_held(directory: &Path) -> io::Result<bool> {
 }
 
 /// Takes a sandbox's lock; `None` if someone holds it.
-pub(super) fn try_lock(directory: &Path) -> io::Result<Option<Lock>> {
-    let file = record::open_lock(directory)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock(file))),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+pub(super) fn try_lock(directory: &Path) -> io::Result<Option<FileLock>> {
+    FileLock::try_take(record::open_lock(directory)?)
 }

@@ -55,6 +55,8 @@ pub(super) struct Inner {
     child: Option<Child>,
     /// The process whose end is waited for.
     watched: Option<ProcessId>,
+    /// Nothing can be waited for, and it will be looked at again.
+    polled: bool,
     /// It is being ended.
     pub(super) ending: Option<Ending>,
 }
@@ -244,13 +246,44 @@ impl Sandboxes {
     /// Looks at a sandbox, reaping what has ended and watching what lives.
     pub(super) fn look(self: &Arc<Self>, uid: &str, directory: &Path, slot: &Arc<Slot>, inner: &mut Inner) -> Result<Found, DriverError> {
         reap(directory, inner);
-        let found = inspect(directory).map_err(|error| unreadable(directory, &error))?;
-        if let Some(process) = found.started.or(found.supervisor)
-            && inner.watched != Some(process)
-        {
-            self.attend(uid, slot, inner, process);
+        let found = inspect(directory, inner.child.is_some()).map_err(|error| unreadable(directory, &error))?;
+        match found.started.or(found.supervisor) {
+            Some(process) if inner.watched != Some(process) => self.attend(uid, slot, inner, process),
+            // Something holds the lock, or the last threads of a process are ending.
+            None if matches!(found.state, WorkloadState::Starting { .. } | WorkloadState::Stopping) => self.look_again(uid, slot, inner),
+            _ => {}
         }
         Ok(found)
+    }
+
+    /// Looks at a sandbox again, and tells what has become of it.
+    fn look_again(self: &Arc<Self>, uid: &str, slot: &Arc<Slot>, inner: &mut Inner) {
+        if std::mem::replace(&mut inner.polled, true) {
+            return;
+        }
+        let (sandboxes, uid, slot) = (Arc::clone(self), uid.to_owned(), Arc::clone(slot));
+        tokio::spawn(async move {
+            tokio::time::sleep(limits::TRANSITION_POLL).await;
+            sandboxes.look_and_tell(uid, slot, |inner| inner.polled = false).await;
+        });
+    }
+
+    /// Looks at a sandbox of which something has ended, so that a process that takes its place (the
+    /// supervisor whose guardian was killed) is watched in turn.
+    async fn look_and_tell(self: Arc<Self>, uid: String, slot: Arc<Slot>, before: impl FnOnce(&mut Inner) + Send + 'static) {
+        let (there, name, place) = (Arc::clone(&self), uid.clone(), Arc::clone(&slot));
+        let looked = tokio::task::spawn_blocking(move || {
+            let directory = there.directory(&name)?;
+            let mut inner = place.inner.lock();
+            before(&mut inner);
+            there.look(&name, &directory, &place, &mut inner).map(drop)
+        })
+        .await;
+        if let Ok(Err(error)) = looked {
+            tracing::warn!(sandbox = uid, %error, "a sandbox whose process ended cannot be looked at");
+        }
+        slot.stirred.notify_one();
+        self.tell(&uid);
     }
 
     /// Has the end of a process noticed at once.
@@ -268,24 +301,12 @@ impl Sandboxes {
                     }
                 }
             }
-            let there = Arc::clone(&sandboxes);
-            let (name, place) = (uid.clone(), Arc::clone(&slot));
-            // What is left of it is looked at here, so that a process that takes its place (the
-            // supervisor whose guardian was killed) is watched in turn.
-            let looked = tokio::task::spawn_blocking(move || {
-                let directory = there.directory(&name)?;
-                let mut inner = place.inner.lock();
+            let forget = move |inner: &mut Inner| {
                 if inner.watched == Some(process) {
                     inner.watched = None;
                 }
-                there.look(&name, &directory, &place, &mut inner).map(drop)
-            })
-            .await;
-            if let Ok(Err(error)) = looked {
-                tracing::warn!(sandbox = uid, %error, "a sandbox whose process ended cannot be looked at");
-            }
-            slot.stirred.notify_one();
-            sandboxes.tell(&uid);
+            };
+            sandboxes.look_and_tell(uid, slot, forget).await;
         });
     }
 
