@@ -93,11 +93,14 @@ pub(super) fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Option<
 pub(super) fn write<T: Serialize>(directory: &Path, name: &str, record: &T) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(record)?;
     bytes.push(b'\n');
-    let fresh = directory.join(format!(".{name}.new"));
-    remove(&fresh)?;
+    // A name of its own: what two write at once is one of the two.
+    let fresh = directory.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(nofollow_nonblock()).open(&fresh)?;
-    file.write_all(&bytes)?;
-    std::fs::rename(&fresh, directory.join(name))
+    let written = file.write_all(&bytes).and_then(|()| std::fs::rename(&fresh, directory.join(name)));
+    if written.is_err() {
+        let _ = remove(&fresh);
+    }
+    written
 }
 
 /// Makes an empty marker file.

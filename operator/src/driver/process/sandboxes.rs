@@ -220,15 +220,13 @@ impl Sandboxes {
                 drop(inner);
                 self.tell(uid);
             }
-            (_, After::Remove) => {
-                drop(inner);
-                self.remove(uid, &directory)?;
-            }
+            (_, After::Remove) => self.remove(uid, &directory)?,
         }
         Ok(())
     }
 
-    /// Moves the directory of a sandbox without processes out of the way and has it removed.
+    /// Moves the directory of a sandbox without processes out of the way and has it removed. To be
+    /// called from within its slot, so that two who remove it do not find each other's lock.
     pub(super) fn remove(self: &Arc<Self>, uid: &str, directory: &Path) -> Result<(), DriverError> {
         let lock = kernel::try_lock(directory).map_err(|error| unreadable(directory, &error))?;
         if lock.is_none() {

@@ -98,7 +98,6 @@ fn turn(sandboxes: &Arc<Sandboxes>, uid: &str, directory: &Path, slot: &Arc<Slot
     if !matches!(found.state, WorkloadState::Running { .. } | WorkloadState::Starting { .. } | WorkloadState::Stopping) {
         let after = ending.after;
         inner.ending = None;
-        drop(inner);
         if after == After::Remove && record::exists(&sandboxes.config().state_dir, uid) {
             sandboxes.remove(uid, directory)?;
         }
