@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 /// As the supervisor of the tests and as the image of their agents.
 pub(crate) const IMAGE: &str = "localhost/openshell-test/stand-in:1";
 
-/// The cluster, if there is one to test on.
+/// The cluster, if there is one to test on. `KUBECONFIG` is not asked: it may name one that people use.
 pub(crate) fn kubeconfig() -> Option<PathBuf> {
-    let named = ["OPENSHELL_TEST_KUBECONFIG", "KUBECONFIG"].iter().find_map(std::env::var_os);
+    let named = std::env::var_os("OPENSHELL_TEST_KUBECONFIG");
     if named.is_none() {
-        eprintln!("skipped: neither OPENSHELL_TEST_KUBECONFIG nor KUBECONFIG names a cluster; `make cluster` starts one");
+        eprintln!("skipped: OPENSHELL_TEST_KUBECONFIG names no cluster; `make cluster` starts one");
     }
     named.map(PathBuf::from)
 }
