@@ -21,6 +21,7 @@ pub mod health;
 pub mod lease;
 pub mod limits;
 mod lock;
+pub mod metrics;
 pub mod pki;
 pub mod reconcile;
 pub mod revisions;

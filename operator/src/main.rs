@@ -13,6 +13,7 @@ use openshell_operator::controllers::{self, ControllerConfig, DeploymentConfig, 
 use openshell_operator::driver::kubernetes::{Gateway, KubernetesDriver, KubernetesDriverConfig};
 use openshell_operator::health::Health;
 use openshell_operator::lease::{Candidate, Times};
+use openshell_operator::metrics::Metrics;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let health = Health::default();
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
-    health.serve(settings.health, shutdown.clone()).await.with_context(|| format!("health checks on {}", settings.health))?;
+    let metrics = Metrics::default();
+    health
+        .serve(settings.health, metrics.clone(), shutdown.clone())
+        .await
+        .with_context(|| format!("health checks on {}", settings.health))?;
 
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &settings.gateway_namespace),
@@ -48,8 +53,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     if !candidate.acquire(&shutdown, || health.ready()).await {
         return Ok(());
     }
+    metrics.leads();
     let working = shutdown.child_token();
-    let mut work = tokio::spawn(controllers::run(config(&settings, client, &working), working.clone()));
+    let mut work = tokio::spawn(controllers::run(config(&settings, client, metrics, &working), working.clone()));
     let lost = tokio::select! {
         () = candidate.keep(&shutdown) => !shutdown.is_cancelled(),
         ended = &mut work => {
@@ -66,7 +72,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(settings: &Settings, client: Client, shutdown: &CancellationToken) -> ControllerConfig {
+fn config(settings: &Settings, client: Client, metrics: Metrics, shutdown: &CancellationToken) -> ControllerConfig {
     let gateway = Gateway { name: settings.gateway.clone(), namespace: settings.gateway_namespace.clone() };
     let driver = KubernetesDriverConfig {
         client: client.clone(),
@@ -80,6 +86,7 @@ fn config(settings: &Settings, client: Client, shutdown: &CancellationToken) -> 
         gateway_name: settings.gateway.clone(),
         gateway_namespace: settings.gateway_namespace.clone(),
         namespace: settings.sandbox_namespace(),
+        metrics,
         setting: Setting::Cluster { deployment: settings.gateway_image.clone().map(|image| DeploymentConfig { image }) },
     }
 }

@@ -15,6 +15,7 @@ use openshell_operator::api::LocalApi;
 use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::driver::process::{ProcessDriver, ProcessDriverConfig};
 use openshell_operator::driver::{ComputeDriver, Registry};
+use openshell_operator::metrics::Metrics;
 
 pub use crate::running::Running;
 
@@ -88,6 +89,7 @@ impl LocalGateway {
             gateway_namespace: LOCAL_NAMESPACE.to_owned(),
             namespace: LOCAL_NAMESPACE.to_owned(),
             setting: Setting::Local { endpoint: Some(endpoint) },
+            metrics: Metrics::default(),
         };
         running.beside(|end| controllers::run(controllers, end).boxed());
         let registration = match config.transport {

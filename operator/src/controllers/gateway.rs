@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -41,8 +41,9 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         backoff: Backoff::default(),
         shared: Arc::clone(&shared),
     });
+    let metrics = shared.config.metrics.clone();
     applier(
-        |object, context| Box::pin(reconcile(object, context)),
+        move |object, context| metrics.timed("gateway", reconcile(object, context)).boxed(),
         |object, error: &kube::Error, context: Arc<Context>| {
             tracing::warn!(gateway = object.name_any(), %error, "the status of the gateway could not be written and is tried again");
             Next::requeue(context.backoff.failed(&object.name_any()))

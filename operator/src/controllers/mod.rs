@@ -28,6 +28,7 @@ mod sandbox;
 mod status;
 mod watched;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Api, Client};
@@ -35,6 +36,7 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::ComputeDriver;
+use crate::metrics::Metrics;
 pub use deployment::DeploymentConfig;
 use watched::Watched;
 
@@ -53,6 +55,8 @@ pub struct ControllerConfig {
     pub namespace: String,
     /// Where all this runs.
     pub setting: Setting,
+    /// Where it is counted what is done.
+    pub metrics: Metrics,
 }
 
 /// What the controllers of this process are to the gateway.
@@ -98,6 +102,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         gateways: Watched::start(Api::namespaced(config.client.clone(), &config.gateway_namespace), &shutdown),
         config,
     });
+    count_sandboxes(&shared);
     let parts = [
         ("sandbox", tokio::spawn(sandbox::run(Arc::clone(&shared), shutdown.clone()))),
         ("policy", tokio::spawn(policy::run(Arc::clone(&shared), shutdown.clone()))),
@@ -114,6 +119,19 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
     }
     futures::future::join_all(others).await;
     Ok(())
+}
+
+/// Sandboxes by phase, as they are when somebody asks.
+fn count_sandboxes(shared: &Arc<Shared>) {
+    let store = shared.sandboxes.store().clone();
+    shared.config.metrics.count("sandboxes", "Sandboxes by phase; Unknown where nothing is known of it yet", "phase", move || {
+        let mut phases = BTreeMap::<String, i64>::new();
+        for object in store.state() {
+            let phase = object.0.as_ref().ok().and_then(|sandbox| sandbox.status.as_ref()?.phase);
+            *phases.entry(phase.map_or_else(|| "Unknown".to_owned(), |phase| format!("{phase:?}"))).or_default() += 1;
+        }
+        phases.into_iter().collect()
+    });
 }
 
 /// What concerns the gateway object: this process, or the deployment of another.

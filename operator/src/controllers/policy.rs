@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -55,8 +55,9 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let queue = stream::select(own, recounts(Arc::clone(&shared), Arc::clone(&context)))
         .map(Ok::<_, std::convert::Infallible>)
         .take_until(shutdown.cancelled_owned());
+    let metrics = shared.config.metrics.clone();
     applier(
-        |object, context| Box::pin(reconcile(object, context)),
+        move |object, context| metrics.timed("policy", reconcile(object, context)).boxed(),
         |object, error: &kube::Error, context: Arc<Context>| {
             tracing::warn!(policy = object.name_any(), %error, "the status of a policy could not be written and is tried again");
             Next::requeue(context.backoff.failed(&object.name_any()))

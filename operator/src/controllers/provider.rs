@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -48,8 +48,9 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         provider.spec.credentials.iter().any(|credential| credential.secret_key_ref.name == *secret)
     });
     let queue = stream::select(own, of_secrets).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.cancelled_owned());
+    let metrics = shared.config.metrics.clone();
     applier(
-        |object, context| Box::pin(reconcile(object, context)),
+        move |object, context| metrics.timed("provider", reconcile(object, context)).boxed(),
         |object, error: &kube::Error, context: Arc<Context>| {
             tracing::warn!(provider = object.name_any(), %error, "a provider could not be looked at and is tried again");
             Next::requeue(context.backoff.failed(&object.name_any()))

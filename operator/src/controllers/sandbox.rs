@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::Api;
@@ -131,8 +131,9 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
     tokio::spawn(end_the_gone(Arc::clone(&context), shutdown.clone()));
     let settings = runtime::controller::Config::default().concurrency(limits::RECONCILE_CONCURRENCY);
+    let metrics = shared.config.metrics.clone();
     applier(
-        |object, context| Box::pin(reconcile(object, context)),
+        move |object, context| metrics.timed("sandbox", reconcile(object, context)).boxed(),
         |object, error, context: Arc<Context>| {
             let pause = context.backoff.failed(&object.name_any());
             tracing::warn!(sandbox = object.name_any(), %error, ?pause, "a sandbox could not be reconciled and is tried again");

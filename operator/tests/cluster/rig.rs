@@ -15,6 +15,7 @@ use openshell_crds::sandbox::Phase;
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, conditions};
 use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::driver::kubernetes::{Gateway, KubernetesDriver, KubernetesDriverConfig};
+use openshell_operator::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,7 @@ impl Rig {
             supervisor_image: Some(IMAGE.into()),
         };
         let config = ControllerConfig {
+            metrics: Metrics::default(),
             client,
             driver: Arc::new(KubernetesDriver::start(driver, &self.shutdown)),
             gateway_name: "default".into(),

@@ -12,6 +12,7 @@ use openshell_crds::sandbox::{LocalRef, Phase};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec, Policy, PolicySpec, Provider, ProviderSpec};
 use openshell_operator::api::LocalApi;
 use openshell_operator::controllers::{self, ControllerConfig, Setting};
+use openshell_operator::metrics::Metrics;
 use openshell_operator::{LOCAL_NAMESPACE, WORKLOAD_FINALIZER, revisions};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ impl Reconciler {
         let client = api.client();
         let shutdown = CancellationToken::new();
         let config = ControllerConfig {
+            metrics: Metrics::default(),
             client: client.clone(),
             driver: Arc::new(rig.driver()),
             gateway_name: "local".to_owned(),

@@ -89,8 +89,9 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
     let context =
         Arc::new(Context { events: Events::new(client.clone()), client, config, name, namespace, gateways, backoff: Backoff::default() });
+    let metrics = controllers.metrics.clone();
     applier(
-        |object, context| reconcile(object, context).boxed(),
+        move |object, context| metrics.timed("gateway", reconcile(object, context)).boxed(),
         |object, error: &kube::Error, context: Arc<Context>| {
             tracing::warn!(gateway = object.name_any(), %error, "the gateway could not be deployed, which is tried again");
             Next::requeue(context.backoff.failed(&object.name_any()))
