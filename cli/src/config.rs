@@ -133,19 +133,27 @@ impl Config {
 
     /// Which gateway is wanted.
     pub(crate) fn wanted(&self, flags: &crate::args::Global, environment: &Environment) -> Result<Wanted, CliError> {
-        if let Some(endpoint) = &flags.gateway_endpoint {
-            return Ok(Wanted::Endpoint(endpoint.clone()));
-        }
-        if let Some(name) = &flags.gateway {
-            return Ok(Wanted::Named(name.clone(), "--gateway"));
-        }
-        if let Some(endpoint) = &environment.gateway_endpoint {
-            return Ok(Wanted::Endpoint(endpoint.clone()));
-        }
-        if let Some(name) = &environment.gateway {
-            return Ok(Wanted::Named(name.clone(), "OPENSHELL_GATEWAY"));
+        if let Some(named) = Self::named(flags, environment) {
+            return Ok(named);
         }
         Ok(self.active()?.map_or(Wanted::Nothing, |name| Wanted::Named(name, "active_gateway")))
+    }
+
+    /// The gateway that flags or environment name.
+    pub(crate) fn named(flags: &crate::args::Global, environment: &Environment) -> Option<Wanted> {
+        if let Some(endpoint) = &flags.gateway_endpoint {
+            return Some(Wanted::Endpoint(endpoint.clone()));
+        }
+        if let Some(name) = &flags.gateway {
+            return Some(Wanted::Named(name.clone(), "--gateway"));
+        }
+        if let Some(endpoint) = &environment.gateway_endpoint {
+            return Some(Wanted::Endpoint(endpoint.clone()));
+        }
+        if let Some(name) = &environment.gateway {
+            return Some(Wanted::Named(name.clone(), "OPENSHELL_GATEWAY"));
+        }
+        None
     }
 
     /// The active gateway, if one is chosen.

@@ -39,7 +39,8 @@ mod signals;
 mod terminal;
 mod wait;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -52,7 +53,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(error) = local::launch::requested(&args) {
         return report(&error);
     }
-    let cli = match args::Cli::command().try_get_matches_from(args).and_then(|m| args::Cli::from_arg_matches(&m)) {
+    let command = match args.first() {
+        Some(program) if is_plugin(program) => args::Cli::command().bin_name(PLUGIN.replacen('-', " ", 1)),
+        _ => args::Cli::command(),
+    };
+    let plugin = args.first().is_some_and(|program| is_plugin(program));
+    let cli = match command.try_get_matches_from(args).and_then(|m| args::Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Exit::Usage.code() } else { 0 };
@@ -61,7 +67,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli) {
+    match run(cli, plugin) {
         Ok(code) => ExitCode::from(code),
         Err(error) => report(&error),
     }
@@ -77,8 +83,15 @@ pub fn reference_page() -> String {
     reference::markdown(command())
 }
 
-fn run(cli: args::Cli) -> Result<u8, CliError> {
-    let context = context::Context::new(cli.global, env::Environment::read()?)?;
+/// What kubectl looks for on the path when somebody types `kubectl openshell`.
+const PLUGIN: &str = "kubectl-openshell";
+
+fn is_plugin(program: &OsStr) -> bool {
+    Path::new(program).file_stem().is_some_and(|name| name == PLUGIN)
+}
+
+fn run(cli: args::Cli, plugin: bool) -> Result<u8, CliError> {
+    let mut context = context::Context::new(cli.global, env::Environment::read()?)?;
     context.install_log();
     // The provider can be installed once per process; a second attempt changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -86,7 +99,12 @@ fn run(cli: args::Cli) -> Result<u8, CliError> {
         .enable_all()
         .build()
         .map_err(|e| CliError::new("io", "The command could not start.").because(e))?;
-    let outcome = runtime.block_on(commands::dispatch(&context, cli.command));
+    let outcome = runtime.block_on(async {
+        if plugin {
+            commands::as_plugin(&mut context, &cli.command).await?;
+        }
+        commands::dispatch(&context, cli.command).await
+    });
     // A thread that waits for a keystroke or a full pipe must not keep the command alive.
     runtime.shutdown_background();
     outcome

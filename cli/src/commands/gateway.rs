@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::Format;
 use crate::args::gateway::{AddArgs, GatewayCommand, SelectArgs, StartArgs};
-use crate::config::{Bundle, Metadata};
+use crate::config::{Bundle, Cluster, Metadata, Registered};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::gateway::{Gateway, Verify, cluster};
@@ -148,12 +148,14 @@ fn list(context: &Context, format: Format) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Registered only once it has answered.
 async fn add(context: &Context, args: AddArgs) -> Result<u8, CliError> {
     let progress = Progress::start("Connecting to the gateway".to_owned());
     let (kubernetes, endpoint, bundle) = if let Some(gateway) = &args.kubernetes {
         let (client, kube_context, own) = cluster::client(args.context.as_deref()).await?;
-        let namespace = args.namespace.unwrap_or(own);
+        let namespace = match args.namespace {
+            Some(namespace) => namespace,
+            None => cluster::namespace(&client, own, gateway).await?,
+        };
         let (cluster, endpoint, bundle) = cluster::find(&client, kube_context, namespace, gateway).await?;
         (Some(cluster), endpoint, bundle)
     } else {
@@ -165,7 +167,37 @@ async fn add(context: &Context, args: AddArgs) -> Result<u8, CliError> {
         (None, if endpoint.contains("://") { endpoint } else { format!("https://{endpoint}") }, Bundle { ca, identity })
     };
     let given = args.name.or_else(|| kubernetes.as_ref().map(|cluster| cluster.context.clone())).or_else(|| host(&endpoint));
-    let name = given.map(|name| name.replace(['/', '@'], "-")).unwrap_or_default();
+    let name = register(context, given, &endpoint, kubernetes, &bundle).await?;
+    drop(progress);
+    context.config.select(&name)?;
+    output::line(format!("Gateway {name} at {endpoint} is registered and active"))?;
+    Ok(0)
+}
+
+/// The gateway of the kubeconfig's current context, for `kubectl openshell`: the one that is registered
+/// for it, or the one that is found there and registered now.
+pub(crate) async fn of_current_context(context: &Context) -> Result<String, CliError> {
+    let (client, kube_context, own) = cluster::client(None).await?;
+    let is_its = |known: &Registered| known.metadata.kubernetes.as_ref().is_some_and(|cluster| cluster.context == kube_context);
+    if let Some(known) = context.config.gateways()?.into_iter().find(is_its) {
+        return Ok(known.name);
+    }
+    let namespace = cluster::namespace(&client, own, cluster::DEFAULT).await?;
+    let (cluster, endpoint, bundle) = cluster::find(&client, kube_context.clone(), namespace, cluster::DEFAULT).await?;
+    let name = register(context, Some(kube_context), &endpoint, Some(cluster), &bundle).await?;
+    output::note(&format!("Gateway {name} at {endpoint} is registered"));
+    Ok(name)
+}
+
+/// Registers a gateway, if it answers.
+async fn register(
+    context: &Context,
+    name: Option<String>,
+    endpoint: &str,
+    kubernetes: Option<Cluster>,
+    bundle: &Bundle,
+) -> Result<String, CliError> {
+    let name = name.map(|name| name.replace(['/', '@'], "-")).unwrap_or_default();
     if !crate::config::valid_name(&name) {
         return Err(CliError::usage(format!("`{name}` is no name for a gateway.")).next("Give it one with --name."));
     }
@@ -175,14 +207,14 @@ async fn add(context: &Context, args: AddArgs) -> Result<u8, CliError> {
     let auth = if endpoint.starts_with("http://") { "plaintext" } else { "mtls" };
     let metadata = Metadata {
         name: name.clone(),
-        gateway_endpoint: endpoint.clone(),
+        gateway_endpoint: endpoint.to_owned(),
         is_remote: true,
         auth_mode: Some(auth.to_owned()),
         kubernetes,
         ..Metadata::default()
     };
     let before = context.config.gateway(&name)?.map(|known| Ok::<_, CliError>((known.bundle()?, known.metadata))).transpose()?;
-    context.config.register(&name, &metadata, &bundle)?;
+    context.config.register(&name, &metadata, bundle)?;
     let answered = async {
         let registered = context.config.gateway(&name)?.ok_or_else(|| CliError::new("unknown-gateway", "The registration is gone."))?;
         let verify = if context.insecure() { Verify::Nothing } else { Verify::Certificate };
@@ -197,10 +229,7 @@ async fn add(context: &Context, args: AddArgs) -> Result<u8, CliError> {
         }
         return Err(error);
     }
-    drop(progress);
-    context.config.select(&name)?;
-    output::line(format!("Gateway {name} at {endpoint} is registered and active"))?;
-    Ok(0)
+    Ok(name)
 }
 
 /// The host of an address.

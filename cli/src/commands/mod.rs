@@ -15,8 +15,18 @@ use clap::CommandFactory as _;
 
 use crate::args::sandbox::SandboxCommand;
 use crate::args::{Cli, Command};
+use crate::config::Config;
 use crate::context::Context;
 use crate::error::CliError;
+
+/// As `kubectl openshell`: the gateway is that of the kubeconfig's current context, unless one is named.
+pub(crate) async fn as_plugin(context: &mut Context, command: &Command) -> Result<(), CliError> {
+    let asks_none = matches!(command, Command::Gateway(_) | Command::Doctor(_) | Command::Completions(_));
+    if !asks_none && Config::named(&context.flags, &context.environment).is_none() {
+        context.flags.gateway = Some(gateway::of_current_context(context).await?);
+    }
+    Ok(())
+}
 
 /// Runs one command.
 pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<u8, CliError> {

@@ -40,6 +40,26 @@ pub(crate) async fn client(context: Option<&str>) -> Result<(Client, String, Str
     Ok((Client::try_from(config).map_err(|e| broken(&e))?, name, namespace))
 }
 
+/// Name of the gateway that the chart makes.
+pub(crate) const DEFAULT: &str = "default";
+
+/// Where a gateway is: in the namespace of the context, or in the only one that has a gateway of that name.
+pub(crate) async fn namespace(client: &Client, own: String, name: &str) -> Result<String, CliError> {
+    let all: Api<OpenShellGateway> = Api::all(client.clone());
+    let Ok(found) = all.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await else {
+        // Who may not look everywhere looks there; what is wrong is told by that.
+        return Ok(own);
+    };
+    let namespaces: Vec<String> = found.items.iter().filter_map(kube::ResourceExt::namespace).collect();
+    match &namespaces[..] {
+        _ if namespaces.contains(&own) => Ok(own),
+        [] => Ok(own),
+        [only] => Ok(only.clone()),
+        several => Err(CliError::new("several-gateways", format!("There are several gateways {name}: in {}.", several.join(", ")))
+            .next("Name one: `openshell gateway add --kubernetes --namespace NAMESPACE`.")),
+    }
+}
+
 /// What is to be known of a gateway before it can be registered: where it is, and how to
 /// authenticate.
 pub(crate) async fn find(client: &Client, context: String, namespace: String, name: &str) -> Result<(Cluster, String, Bundle), CliError> {

@@ -205,7 +205,9 @@ async fn delete_goes_on_after_a_restart_and_needs_no_process() {
     driver.delete(UID).await.unwrap();
     assert_eq!(state(&driver).await, WorkloadState::Absent, "nothing to wait for: it is gone when delete returns");
     // What an earlier process had put aside and not removed yet.
-    std::fs::create_dir_all(rig.root.join("sandboxes/.removed/old.1/workspace/a")).unwrap();
+    // The first one's remover may be taking the directory away that this is made in.
+    let old = rig.root.join("sandboxes/.removed/old.1/workspace/a");
+    eventually("it is there", async || std::fs::create_dir_all(&old).is_ok()).await;
     let next = rig.driver();
     next.list().await.unwrap();
     eventually("removed", async || is_empty(&rig.root.join("sandboxes/.removed"))).await;
