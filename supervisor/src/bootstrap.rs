@@ -4,6 +4,7 @@
 //! document is read once, checked strictly, and wiped.
 
 use std::{
+    borrow::Cow,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -53,6 +54,9 @@ pub struct GatewayAccess {
     /// The only CA that is trusted for it.
     #[serde(default)]
     pub ca_pem: String,
+    /// Where that CA is, if it may be another one some day: read anew for each connection.
+    #[serde(skip)]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// An unprivileged user.
@@ -163,6 +167,12 @@ impl Bootstrap {
 }
 
 impl GatewayAccess {
+    /// The CA as it is now; the last one known if that cannot be read.
+    pub fn authority(&self) -> Cow<'_, str> {
+        let now = self.ca_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        now.filter(|pem| !pem.is_empty()).map_or(Cow::Borrowed(&self.ca_pem), Cow::Owned)
+    }
+
     /// Whether it can be used, and is safe to.
     pub fn check(&self) -> Result<(), BootstrapError> {
         let invalid = |field, why: &str| Err(BootstrapError::Invalid { field, why: why.to_owned() });

@@ -46,9 +46,12 @@ pub fn assignment(variable: impl Fn(&str) -> Option<String>, identity: &Path) ->
     let text = |name: &'static str| variable(name).filter(|value| !value.is_empty()).ok_or(PodError::Variable(name));
     let sandbox_id = text("OPENSHELL_SANDBOX_ID")?;
     let ca = identity.join("ca.crt");
-    let ca_pem = std::fs::read_to_string(&ca).map_err(|why| PodError::Ca { path: ca, why })?;
-    let gateway =
-        GatewayAccess { endpoint: text("OPENSHELL_GATEWAY_ENDPOINT")?, server_name: text("OPENSHELL_GATEWAY_SERVER_NAME")?, ca_pem };
+    let gateway = GatewayAccess {
+        endpoint: text("OPENSHELL_GATEWAY_ENDPOINT")?,
+        server_name: text("OPENSHELL_GATEWAY_SERVER_NAME")?,
+        ca_pem: std::fs::read_to_string(&ca).map_err(|why| PodError::Ca { path: ca.clone(), why })?,
+        ca_file: Some(ca),
+    };
     gateway.check()?;
     Ok(Assignment {
         proof: Proof::service_account(&identity.join("token"), &sandbox_id),
@@ -100,7 +103,12 @@ mod tests {
         ] {
             assert!(error(name).starts_with(name), "{}", error(name));
         }
-        assert_eq!(assignment(variables(""), identity.path()).unwrap().workspace, Path::new("/sandbox"));
+        let gateway = assignment(variables(""), identity.path()).unwrap().gateway;
+        assert_eq!(gateway.authority(), "pem");
+        std::fs::write(identity.path().join("ca.crt"), "another").unwrap();
+        assert_eq!(gateway.authority(), "another", "the authority has changed while the sandbox runs");
+        std::fs::remove_file(identity.path().join("ca.crt")).unwrap();
+        assert_eq!(gateway.authority(), "pem", "better the one before than none");
         std::fs::write(identity.path().join("ca.crt"), "").unwrap();
         assert!(error("").contains("no other CA is trusted"), "{}", error(""));
     }
