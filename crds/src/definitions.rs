@@ -15,6 +15,9 @@ const STATUS_STRING: u64 = 32_768;
 /// Longest list of a status.
 const STATUS_LIST: u64 = 128;
 
+/// The `observedGeneration` of an object that nobody has looked at yet.
+const NOT_OBSERVED: i64 = -1;
+
 /// The definitions that we ship, in the order in which they are applied.
 pub fn all() -> Vec<CustomResourceDefinition> {
     [OpenShellGateway::crd(), Policy::crd(), Provider::crd(), OpenShellSandbox::crd()].into_iter().map(finish).collect()
@@ -32,6 +35,7 @@ fn finish(definition: CustomResourceDefinition) -> CustomResourceDefinition {
         });
         if let Some(status) = schema.pointer_mut("/properties/status") {
             each(status, &mut bound);
+            not_observed_yet(status);
         }
     }
     serde_json::from_value(value).expect("the same definition with fewer and other bounds")
@@ -56,6 +60,13 @@ fn whole_numbers(node: &mut serde_json::Map<String, Value>) {
             node.insert(bound.to_owned(), json!(number as i64));
         }
     }
+}
+
+/// An object that nobody has looked at yet says so: without a status, tools that follow kstatus take it for
+/// what it is to become.
+fn not_observed_yet(status: &mut Value) {
+    status["default"] = json!({ "observedGeneration": NOT_OBSERVED });
+    status["properties"]["observedGeneration"]["minimum"] = json!(NOT_OBSERVED);
 }
 
 fn bound(node: &mut Value) {
