@@ -113,7 +113,9 @@ pub(super) async fn create(context: &Context, mut args: CreateArgs) -> Result<u8
 /// What the sandbox is made of, if anything is said about it.
 fn template(args: &mut CreateArgs, registry: Option<&str>) -> Result<Option<SandboxTemplate>, CliError> {
     let image = args.from.take().map(|from| image(from, registry)).transpose()?.unwrap_or_default();
-    let amounts = [("cpu", args.cpu.take()), ("memory", args.memory.take())];
+    // The documented `K` is written `k` in Kubernetes, alone of its kind.
+    let memory = args.memory.take().map(|m| m.strip_suffix('K').map(|n| format!("{n}k")).unwrap_or(m));
+    let amounts = [("cpu", args.cpu.take()), ("memory", memory)];
     let limits: Map<String, Value> = amounts.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), amount?.into()))).collect();
     let resources = (!limits.is_empty()).then(|| object_to_wire(Map::from_iter([("limits".to_owned(), limits.into())])));
     let driver_config = args.driver_config_json.take().map(object_to_wire);

@@ -280,7 +280,7 @@ fn is_quantity(text: &str) -> bool {
     let (digits, suffix) = number.split_at(number.bytes().position(|b| !b.is_ascii_digit() && b != b'.').unwrap_or(number.len()));
     let exponent = suffix.strip_prefix(['e', 'E']).map(|e| e.strip_prefix(['+', '-']).unwrap_or(e));
     let exponent = exponent.is_some_and(|e| matches!(e.len(), 1 | 2) && e.bytes().all(|b| b.is_ascii_digit()));
-    let known = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "n", "u", "m", "k", "K", "M", "G", "T", "P", "E"];
+    let known = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "n", "u", "m", "k", "M", "G", "T", "P", "E"];
     text.len() <= 32
         && digits.bytes().any(|b| b.is_ascii_digit())
         && digits.matches('.').count() <= 1

@@ -25,6 +25,8 @@ fn flags_make_a_template() {
     assert_eq!(made.image, "debian:12");
     assert_eq!(json!(object_from_wire(&made.resources.unwrap())), json!({"limits": {"cpu": "500m", "memory": "1Gi"}}));
     assert_eq!(json!(object_from_wire(&made.driver_config.unwrap())).to_string(), config);
+    let thousand = template(&mut args(&["--memory", "1000K"]), None).unwrap().unwrap();
+    assert_eq!(json!(object_from_wire(&thousand.resources.unwrap())), json!({"limits": {"memory": "1000k"}}));
     assert!(Cli::try_parse_from(["openshell", "sandbox", "create", "--driver-config-json", "[]"]).is_err());
 }
 

@@ -130,10 +130,10 @@ fn what_is_wrong_has_its_path() {
 
 #[test]
 fn amounts_are_those_of_the_definition() {
-    for good in ["1", "500m", "0.5", ".5", "1.", "1Gi", "+2", "1e3", "1E+3", "10K", "100n"] {
+    for good in ["1", "500m", "0.5", ".5", "1.", "1Gi", "+2", "1e3", "1E+3", "10k", "100n"] {
         assert!(is_quantity(good), "{good}");
     }
-    for bad in ["", "-1", "1.2.3", "1gi", "Gi", "1 Gi", "1e", "1e123", "m", "1Zi", ".", "1e+", &"1".repeat(33)] {
+    for bad in ["", "-1", "1.2.3", "1gi", "Gi", "1 Gi", "1e", "1e123", "m", "1Zi", "10K", ".", "1e+", &"1".repeat(33)] {
         assert!(!is_quantity(bad), "{bad}");
     }
 }
@@ -150,5 +150,21 @@ fn paths_of_objects_are_those_of_requests() {
         ("metadata.name", "name"),
     ] {
         assert_eq!(field(object), request);
+    }
+}
+
+#[test]
+fn the_bounds_are_those_of_the_definition() {
+    use kube::CustomResourceExt as _;
+    let definition = serde_json::to_value(OpenShellSandbox::crd()).unwrap();
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    let amount = &spec["resources"]["properties"]["limits"]["additionalProperties"];
+    // What is checked here by hand has to change when one of these does.
+    for (field, length, pattern) in [
+        (&spec["image"], 1024, r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"),
+        (&spec["runtimeClassName"], 253, r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+        (amount, 32, r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"),
+    ] {
+        assert_eq!((field["maxLength"].as_i64(), field["pattern"].as_str()), (Some(length), Some(pattern)));
     }
 }
