@@ -20,6 +20,8 @@ pub(crate) struct Environment {
     pub(crate) gateway_binary: Option<PathBuf>,
     /// `OPENSHELL_SUPERVISOR_BIN`: the supervisor that `doctor` asks.
     pub(crate) supervisor_binary: Option<PathBuf>,
+    /// `OPENSHELL_COMMUNITY_REGISTRY`: what comes before the name of a sandbox that is no image reference.
+    pub(crate) community_registry: Option<String>,
     /// `OPENSHELL_SANDBOX_POLICY`: policy file of sandboxes created without `--policy`.
     pub(crate) sandbox_policy: Option<PathBuf>,
     /// `OPENSHELL_SYSTEM_GATEWAY_DIR`, else `/etc/openshell`.
@@ -78,6 +80,7 @@ impl Environment {
             gateway_insecure,
             gateway_binary: get("OPENSHELL_GATEWAY_BIN").map(PathBuf::from),
             supervisor_binary: get("OPENSHELL_SUPERVISOR_BIN").map(PathBuf::from),
+            community_registry: get("OPENSHELL_COMMUNITY_REGISTRY"),
             sandbox_policy: get("OPENSHELL_SANDBOX_POLICY").map(PathBuf::from),
             system_config: absolute("OPENSHELL_SYSTEM_GATEWAY_DIR").unwrap_or_else(|| PathBuf::from("/etc/openshell")),
             config_dir: base("XDG_CONFIG_HOME", ".config"),

@@ -1,12 +1,15 @@
 //! A gateway that answers, and the calls that every command needs.
 
+use openshell_proto::FORCE_METADATA;
 use openshell_proto::datamodel::workspace_selector::Selection;
 use openshell_proto::datamodel::{AllWorkspaces, WorkspaceSelector};
 use openshell_proto::v1::open_shell_client::OpenShellClient;
 use openshell_proto::v1::{GetSandboxRequest, Sandbox};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::args::ForceArgs;
 use crate::config::{Bundle, Config, LOCAL, Wanted};
 use crate::context::Context;
 use crate::error::CliError;
@@ -99,6 +102,14 @@ impl Session {
 pub(crate) fn call<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limits::CALL);
+    request
+}
+
+/// The same request, to be carried out also on what is managed elsewhere if that is asked for.
+pub(crate) fn force<T>(args: ForceArgs, mut request: Request<T>) -> Request<T> {
+    if args.force {
+        request.metadata_mut().insert(FORCE_METADATA, MetadataValue::from_static("true"));
+    }
     request
 }
 

@@ -57,6 +57,15 @@ pub fn failed_precondition(reason: &str, message: impl Into<String>) -> Status {
     status(Code::FailedPrecondition, reason, message.into(), None)
 }
 
+/// `FAILED_PRECONDITION`: the object is managed elsewhere. `tool` and `name` say by whom, for programs.
+pub fn managed_elsewhere(message: impl Into<String>, tool: &str, name: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    let by = [("manager".to_owned(), tool.to_owned()), ("name".to_owned(), name.to_owned())];
+    details.set_error_info("MANAGED_ELSEWHERE", DOMAIN, HashMap::from(by));
+    details.add_help_link("Change it where it is managed. With --force it is changed here, and whoever manages it may undo that.", "");
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
 /// `RESOURCE_EXHAUSTED` with a stable reason.
 pub fn resource_exhausted(reason: &str, message: impl Into<String>) -> Status {
     status(Code::ResourceExhausted, reason, message.into(), None)

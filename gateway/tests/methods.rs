@@ -4,6 +4,8 @@
 
 mod support;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use openshell_crds::{OpenShellSandbox, Provider};
 use openshell_proto::datamodel::{self, workspace_selector::Selection};
 use openshell_proto::v1::{self, SandboxPhase, exec_sandbox_event, exec_sandbox_input, sandbox_stream_event};
 use openshell_proto::{sandbox as wire, supervisor as session};
@@ -66,6 +68,11 @@ async fn what_cannot_be_is_refused_with_every_field() {
         "spec.policy.version",
     ] {
         assert!(found.iter().any(|f| f == field), "{field} is not among {found:?}");
+    }
+    let details = status.get_error_details();
+    let template = details.bad_request().unwrap().field_violations.iter().filter(|v| v.field.starts_with("spec.template"));
+    for violation in template {
+        assert!(violation.description.starts_with("the process driver"), "{violation:?}");
     }
     // Nothing was written.
     assert!(api.list_sandboxes(v1::ListSandboxesRequest::default()).await.unwrap().into_inner().sandboxes.is_empty());
@@ -530,6 +537,94 @@ async fn the_values_of_a_provider_never_come_back() {
         assert!(found.iter().any(|f| f == field), "{field} is not among {found:?}");
     }
     assert!(!bad.message().contains("x\ny"));
+    gateway.clean().await;
+}
+
+/// The request with what `--force` adds to it.
+fn forced<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert(openshell_proto::FORCE_METADATA, "true".parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_managed_elsewhere_is_stopped_and_started_but_changed_and_deleted_only_by_force() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let objects = gateway.objects();
+    let sandboxes = kube::Api::<OpenShellSandbox>::default_namespaced(objects.clone());
+    let apply = kube::api::PatchParams::apply("argocd-controller");
+    let file = serde_json::json!({
+        "apiVersion": "openshell.ai/v1alpha1", "kind": "OpenShellSandbox", "metadata": {"name": "filed"}, "spec": {"command": ["agent"]},
+    });
+    let uid = sandboxes.patch("filed", &apply, &kube::api::Patch::Apply(&file)).await.unwrap().metadata.uid.unwrap();
+    let supervisor = support::Supervisor::connect(&gateway, &uid).await;
+    gateway.wait("filed", SandboxPhase::Ready).await;
+
+    let mut policy = wire::SandboxPolicy { version: 1, ..Default::default() };
+    let endpoints = vec![wire::NetworkEndpoint { host: "a.example".into(), port: 443, ..Default::default() }];
+    policy.network_policies.insert("a".into(), wire::NetworkPolicyRule { endpoints, ..Default::default() });
+    let set = v1::UpdateConfigRequest { sandbox: "filed".into(), policy: Some(policy), ..Default::default() };
+    let delete = v1::DeleteSandboxRequest { name: "filed".into(), request_id: "again".into(), ..Default::default() };
+    let provider = datamodel::Provider {
+        metadata: Some(datamodel::ObjectMeta { name: "forge".into(), ..Default::default() }),
+        r#type: "github".into(),
+        credentials: [("TOKEN".to_owned(), "x".to_owned())].into(),
+        ..Default::default()
+    };
+    api.create_provider(v1::CreateProviderRequest { provider: Some(provider), ..Default::default() }).await.unwrap();
+    let attach = v1::AttachSandboxProviderRequest { sandbox: "filed".into(), provider: "forge".into(), ..Default::default() };
+    for refused in [
+        api.update_config(set.clone()).await.unwrap_err(),
+        api.delete_sandbox(delete.clone()).await.unwrap_err(),
+        api.attach_sandbox_provider(attach).await.unwrap_err(),
+    ] {
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "MANAGED_ELSEWHERE"));
+        assert!(refused.message().contains("argocd-controller") && refused.message().contains("--force"), "{}", refused.message());
+    }
+    let mut unclear = tonic::Request::new(delete.clone());
+    unclear.metadata_mut().insert(openshell_proto::FORCE_METADATA, "please".parse().unwrap());
+    assert_eq!(fields(&api.delete_sandbox(unclear).await.unwrap_err()), ["x-openshell-force"]);
+
+    // Whether it runs is not what it is.
+    api.stop_sandbox(v1::StopSandboxRequest { name: "filed".into(), ..Default::default() }).await.unwrap();
+    drop(supervisor);
+    gateway.wait("filed", SandboxPhase::Stopped).await;
+    let suspended_by = |object: &OpenShellSandbox| -> Vec<String> {
+        let entries = object.metadata.managed_fields.iter().flatten();
+        let owns = |e: &&ManagedFieldsEntry| e.fields_v1.as_ref().is_some_and(|f| f.0["f:spec"].get("f:suspend").is_some());
+        entries.filter(owns).filter_map(|e| e.manager.clone()).collect()
+    };
+    assert_eq!(suspended_by(&sandboxes.get("filed").await.unwrap()), ["openshell-suspend"]);
+    let again = sandboxes.patch("filed", &apply, &kube::api::Patch::Apply(&file)).await.unwrap();
+    assert!(again.spec.suspend, "what the file does not say stays");
+    api.start_sandbox(v1::StartSandboxRequest { name: "filed".into(), ..Default::default() }).await.unwrap();
+    let started = sandboxes.get("filed").await.unwrap();
+    assert!(!started.spec.suspend);
+    assert_eq!(suspended_by(&started), ["openshell-suspend"]);
+    sandboxes.patch("filed", &apply, &kube::api::Patch::Apply(&file)).await.unwrap();
+
+    assert_eq!(api.update_config(forced(set)).await.unwrap().into_inner().version, 2);
+    // Refused before and forced now under the same request id: what was refused was not carried out.
+    let gone = api.delete_sandbox(forced(delete)).await.unwrap().into_inner();
+    assert_eq!((gone.outcome(), gone.sandbox_id), (v1::DeletionOutcome::Accepted, uid));
+
+    // The same for a provider that a tool has marked.
+    let marked = serde_json::json!({"metadata": {"labels": {"kustomize.toolkit.fluxcd.io/name": "apps"}}});
+    let providers = kube::Api::<Provider>::default_namespaced(objects);
+    providers.patch("forge", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&marked)).await.unwrap();
+    let delete = v1::DeleteProviderRequest { name: "forge".into(), ..Default::default() };
+    let refused = api.delete_provider(delete.clone()).await.unwrap_err();
+    assert!(refused.message().contains("the Flux Kustomization 'apps'"), "{}", refused.message());
+    api.delete_provider(forced(delete)).await.unwrap();
+
+    // What was made here is ours, also after it was stopped, started and changed.
+    let (_, supervisor) = gateway.sandbox(create("own", &[])).await;
+    api.stop_sandbox(v1::StopSandboxRequest { name: "own".into(), ..Default::default() }).await.unwrap();
+    drop(supervisor);
+    gateway.wait("own", SandboxPhase::Stopped).await;
+    api.start_sandbox(v1::StartSandboxRequest { name: "own".into(), ..Default::default() }).await.unwrap();
+    api.delete_sandbox(v1::DeleteSandboxRequest { name: "own".into(), ..Default::default() }).await.unwrap();
     gateway.clean().await;
 }
 

@@ -47,6 +47,11 @@ pub use generated::openshell::v1;
 
 pub mod policy;
 mod redact;
+pub mod value;
+
+/// Request metadata of calls that change objects: `true` changes also what is managed elsewhere (by
+/// Argo CD, Flux, Helm, files that somebody applies). The messages themselves have no field for it.
+pub const FORCE_METADATA: &str = "x-openshell-force";
 
 /// Descriptors of every message and method, with the custom options, as an encoded
 /// `google.protobuf.FileDescriptorSet`.

@@ -15,9 +15,9 @@ use openshell_policy::model::{
 };
 use openshell_policy::{Finding, Policy, PolicyError};
 use prost::Message as _;
-use prost_types::value::Kind;
 
 use crate::sandbox as wire;
+use crate::value::{object_from_wire, object_to_wire};
 
 #[cfg(test)]
 mod tests;
@@ -164,23 +164,6 @@ fn middleware_to_wire(key: String, middleware: Middleware) -> wire::NetworkMiddl
         endpoints: Some(wire::MiddlewareEndpointSelector { include: middleware.endpoints.include, exclude: middleware.endpoints.exclude }),
         order: middleware.order,
     }
-}
-
-fn object_to_wire(object: serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    prost_types::Struct { fields: object.into_iter().map(|(key, value)| (key, value_to_wire(value))).collect() }
-}
-
-fn value_to_wire(value: serde_json::Value) -> prost_types::Value {
-    use serde_json::Value;
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
-        Value::String(value) => Kind::StringValue(value),
-        Value::Array(values) => Kind::ListValue(prost_types::ListValue { values: values.into_iter().map(value_to_wire).collect() }),
-        Value::Object(object) => Kind::StructValue(object_to_wire(object)),
-    };
-    prost_types::Value { kind: Some(kind) }
 }
 
 /// The policy that a message means, validated.
@@ -479,25 +462,6 @@ impl Reader {
                 .map(|e| MiddlewareEndpoints { include: e.include.clone(), exclude: e.exclude.clone() })
                 .unwrap_or_default(),
         }
-    }
-}
-
-fn object_from_wire(object: &prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
-    object.fields.iter().map(|(key, value)| (key.clone(), value_from_wire(value))).collect()
-}
-
-fn value_from_wire(value: &prost_types::Value) -> serde_json::Value {
-    use serde_json::Value;
-    /// Beyond it a double does not hold every integer.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(value)) => Value::Bool(*value),
-        Some(Kind::NumberValue(value)) if value.fract() == 0.0 && value.abs() <= EXACT => Value::from(*value as i64),
-        Some(Kind::NumberValue(value)) => Value::from(*value),
-        Some(Kind::StringValue(value)) => Value::String(value.clone()),
-        Some(Kind::ListValue(list)) => Value::Array(list.values.iter().map(value_from_wire).collect()),
-        Some(Kind::StructValue(object)) => Value::Object(object_from_wire(object)),
     }
 }
 

@@ -100,6 +100,14 @@ pub(crate) struct OutputArgs {
     pub(crate) output: Format,
 }
 
+/// `--force`, of commands that change or delete objects.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ForceArgs {
+    /// Do it also to what is managed elsewhere: by Argo CD, Flux, Helm, or from files that somebody applies
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::OutputArgs;
+use super::{ForceArgs, OutputArgs};
 
 /// The policy commands.
 #[derive(Debug, Subcommand)]
@@ -34,6 +34,8 @@ pub(crate) struct SetArgs {
     /// Policy file
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: PathBuf,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
     /// Wait until the sandbox enforces it
     #[arg(long)]
     pub(crate) wait: bool,

@@ -2,8 +2,8 @@
 
 use clap::{ArgAction, ArgGroup, Args, Subcommand};
 
-use super::OutputArgs;
 use super::value::{Credential, Destination, KeyValue};
+use super::{ForceArgs, OutputArgs};
 
 /// The provider commands.
 #[derive(Debug, Subcommand)]
@@ -78,4 +78,6 @@ pub(crate) struct DeleteArgs {
     /// Providers
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand};
 
 use super::value::{self, KeyValue};
-use super::{Format, OutputArgs};
+use super::{ForceArgs, Format, OutputArgs};
 
 /// The sandbox commands.
 #[derive(Debug, Subcommand)]
@@ -76,9 +76,20 @@ pub(crate) struct CreateArgs {
     /// Name: lower case letters, digits and single dashes, at most 19 characters [default: two words]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Container image; only for drivers that run images
+    /// Container image; only where sandboxes run in images. A name without `/`, `:` and `.` is that of a
+    /// sandbox in the registry OPENSHELL_COMMUNITY_REGISTRY
     #[arg(long, value_name = "IMAGE", value_parser = value::non_empty)]
     pub(crate) from: Option<String>,
+    /// Processor time at most: cores (2, 0.5) or thousandths (500m); only where sandboxes are pods
+    #[arg(long, value_name = "AMOUNT", value_parser = value::non_empty)]
+    pub(crate) cpu: Option<String>,
+    /// Memory at most: 512Mi, 2Gi; only where sandboxes are pods
+    #[arg(long, value_name = "AMOUNT", value_parser = value::non_empty)]
+    pub(crate) memory: Option<String>,
+    /// Settings of the driver by its name, such as
+    /// {"kubernetes":{"pod":{"node_selector":{"disk":"ssd"},"runtime_class_name":"crun"}}}
+    #[arg(long, value_name = "JSON", value_parser = value::object)]
+    pub(crate) driver_config_json: Option<serde_json::Map<String, serde_json::Value>>,
     /// Policy file [env: OPENSHELL_SANDBOX_POLICY] [default: no egress, a read-only system]
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
@@ -153,6 +164,8 @@ pub(crate) struct DeleteArgs {
     /// Every sandbox of the workspace
     #[arg(long, conflicts_with = "names")]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
 }
 
 /// A sandbox or the last one used.

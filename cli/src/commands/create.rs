@@ -7,8 +7,11 @@
 //!                                  deletes on every way out
 //! ```
 
+use std::path::Path;
+
 use openshell_proto::v1::{CreateSandboxRequest, DeleteSandboxRequest, ExecSandboxRequest, Sandbox, SandboxSpec, SandboxTemplate};
-use serde_json::Value;
+use openshell_proto::value::object_to_wire;
+use serde_json::{Map, Value};
 
 use crate::args::Format;
 use crate::args::sandbox::{CreateArgs, TtyChoice};
@@ -34,7 +37,7 @@ enum Then {
 }
 
 /// `sandbox create`.
-pub(super) async fn create(context: &Context, args: CreateArgs) -> Result<u8, CliError> {
+pub(super) async fn create(context: &Context, mut args: CreateArgs) -> Result<u8, CliError> {
     let shell = args.command.is_empty() && terminal::interactive() && args.output == Format::Table;
     let then = match (args.detach, args.command.is_empty()) {
         (false, false) => Then::Attach,
@@ -53,6 +56,7 @@ pub(super) async fn create(context: &Context, args: CreateArgs) -> Result<u8, Cl
         Some(file) => Some(policy_file::read(file)?),
         None => None,
     };
+    let template = template(&mut args, context.environment.community_registry.as_deref())?;
     let tty = match args.tty.choice() {
         TtyChoice::Always => !args.command.is_empty(),
         TtyChoice::Never => false,
@@ -67,7 +71,7 @@ pub(super) async fn create(context: &Context, args: CreateArgs) -> Result<u8, Cl
         workspace_scope: session.scope(),
         spec: Some(SandboxSpec {
             environment: args.env.into_iter().map(|KeyValue { key, value }| (key, value)).collect(),
-            template: args.from.map(|image| SandboxTemplate { image, ..SandboxTemplate::default() }),
+            template,
             policy: policy.as_ref().map(policy_file::to_wire),
             providers: args.providers,
             command: args.command,
@@ -103,6 +107,39 @@ pub(super) async fn create(context: &Context, args: CreateArgs) -> Result<u8, Cl
             }
             Err(error)
         }
+    }
+}
+
+/// What the sandbox is made of, if anything is said about it.
+fn template(args: &mut CreateArgs, registry: Option<&str>) -> Result<Option<SandboxTemplate>, CliError> {
+    let image = args.from.take().map(|from| image(from, registry)).transpose()?.unwrap_or_default();
+    // The documented `K` is written `k` in Kubernetes, alone of its kind.
+    let memory = args.memory.take().map(|m| m.strip_suffix('K').map(|n| format!("{n}k")).unwrap_or(m));
+    let amounts = [("cpu", args.cpu.take()), ("memory", memory)];
+    let limits: Map<String, Value> = amounts.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), amount?.into()))).collect();
+    let resources = (!limits.is_empty()).then(|| object_to_wire(Map::from_iter([("limits".to_owned(), limits.into())])));
+    let driver_config = args.driver_config_json.take().map(object_to_wire);
+    let template = SandboxTemplate { image, resources, driver_config, ..SandboxTemplate::default() };
+    Ok((template != SandboxTemplate::default()).then_some(template))
+}
+
+/// The image that `--from` means. Images are not built here; and a bare name is no image of whatever
+/// registry a node asks first.
+fn image(from: String, registry: Option<&str>) -> Result<String, CliError> {
+    let path = Path::new(&from);
+    if from.starts_with(['.', '/', '~']) || path.join("Dockerfile").exists() {
+        return Err(CliError::usage(format!("No image is built from {from}."))
+            .because("this version runs images that are there, and builds none")
+            .next("Build and push the image, and give its name."));
+    }
+    if from.contains(['/', ':', '.']) {
+        return Ok(from);
+    }
+    match registry {
+        Some(registry) => Ok(format!("{}/{from}:latest", registry.trim_end_matches('/'))),
+        None => Err(CliError::usage(format!("`{from}` is no image reference."))
+            .because("a name without `/`, `:` and `.` is that of a sandbox in OPENSHELL_COMMUNITY_REGISTRY, which is not set")
+            .next(format!("Write the whole reference, at least `{from}:latest`."))),
     }
 }
 
@@ -171,3 +208,6 @@ async fn delete(session: &Session, name: &str, signals: &mut Signals) -> Result<
     output::note(&format!("Deleted sandbox {name}"));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

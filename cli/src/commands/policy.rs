@@ -13,7 +13,7 @@ use crate::args::policy::{CheckArgs, GetArgs, ListArgs, PolicyCommand, SetArgs};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::progress::Progress;
-use crate::session::{Session, call, empty_answer};
+use crate::session::{Session, call, empty_answer, force};
 use crate::{limits, output, policy_file};
 
 /// `policy …`.
@@ -36,7 +36,7 @@ async fn set(context: &Context, args: SetArgs) -> Result<u8, CliError> {
         workspace_scope: session.scope(),
         ..UpdateConfigRequest::default()
     };
-    let updated = session.client.clone().update_config(call(request)).await;
+    let updated = session.client.clone().update_config(force(args.force, call(request))).await;
     let refused = |s: &tonic::Status| CliError::from_status(format!("The policy of sandbox {name} was not changed."), s);
     let version = updated.map_err(|s| refused(&s))?.into_inner().version;
     if !args.wait {

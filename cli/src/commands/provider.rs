@@ -10,7 +10,7 @@ use crate::args::provider::{CreateArgs, DeleteArgs, GetArgs, ListArgs, ProviderC
 use crate::args::value::KeyValue;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::session::{Session, call, empty_answer};
+use crate::session::{Session, call, empty_answer, force};
 use crate::{limits, output};
 
 /// Key of the wire configuration that holds the endpoints, comma separated.
@@ -162,7 +162,7 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, CliError> {
     let mut failed = None;
     for name in args.names {
         let request = DeleteProviderRequest { name: name.clone(), workspace_scope: session.scope(), ..DeleteProviderRequest::default() };
-        match session.client.clone().delete_provider(call(request)).await {
+        match session.client.clone().delete_provider(force(args.force, call(request))).await {
             Ok(_) => output::line(format!("Deleted provider {name}"))?,
             Err(status) => {
                 let error = CliError::from_status(format!("Provider {name} could not be deleted."), &status);

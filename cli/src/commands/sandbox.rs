@@ -11,7 +11,7 @@ use crate::args::sandbox::{DeleteArgs, GetArgs, ListArgs, NameArgs};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::progress::Progress;
-use crate::session::{Session, call};
+use crate::session::{Session, call, force};
 use crate::signals::Signals;
 use crate::wait::{self, Goal, Patience};
 use crate::{limits, output, policy_file};
@@ -132,7 +132,7 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> Result<u8, Cl
             allow_missing: args.all,
             ..DeleteSandboxRequest::default()
         };
-        match session.client.clone().delete_sandbox(call(request)).await {
+        match session.client.clone().delete_sandbox(force(args.force, call(request))).await {
             Ok(response) if response.get_ref().outcome() == DeletionOutcome::AlreadyAbsent => {
                 output::line(format!("Sandbox {name} was deleted before"))?;
             }

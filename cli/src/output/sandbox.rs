@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use openshell_proto::v1::{Sandbox, SandboxPhase};
+use openshell_proto::value::object_from_wire;
 use serde_json::{Map, Value, json};
 
 use super::table::{Details, Table};
@@ -87,6 +88,10 @@ pub(crate) fn details(sandbox: &Sandbox) -> String {
     details.add("Created", time(metadata.created_time.as_ref()).unwrap_or_default());
     details.add("Labels", labels(&metadata.labels));
     details.add("Command", shell_words(&spec.command));
+    let template = spec.template.clone().unwrap_or_default();
+    details.add("Image", template.image.as_str());
+    details.add("Runtime class", template.runtime_class_name.as_str());
+    details.add("Resources", template.resources.as_ref().map(|r| amounts(&object_from_wire(r))).unwrap_or_default());
     let mut environment: Vec<_> = spec.environment.iter().map(|(k, v)| format!("{k}={v}")).collect();
     environment.sort();
     details.add("Environment", environment.join("\n"));
@@ -104,6 +109,16 @@ pub(crate) fn details(sandbox: &Sandbox) -> String {
         text.push_str(&table.render());
     }
     text
+}
+
+/// `limits: cpu=2,memory=1Gi` and the same of requests, a line each.
+fn amounts(resources: &Map<String, Value>) -> String {
+    let line = |(list, amounts): (&String, &Value)| {
+        let amounts = amounts.as_object().into_iter().flatten();
+        let amounts = amounts.map(|(name, amount)| format!("{name}={}", amount.as_str().unwrap_or_default()));
+        format!("{list}: {}", amounts.collect::<Vec<_>>().join(","))
+    };
+    resources.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A command as one would type it.

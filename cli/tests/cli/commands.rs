@@ -218,6 +218,21 @@ fn delete_goes_on_after_a_failure_and_remembers_it() {
 }
 
 #[test]
+fn force_is_sent_only_when_it_is_asked_for() {
+    let fake = Fake::start();
+    fake.sandbox("a", SandboxPhase::Ready);
+    fake.sandbox("b", SandboxPhase::Ready);
+    let file = policy(&fake);
+    fake.run(&["policy", "set", "good", "--policy", &file]).good();
+    fake.run(&["sandbox", "delete", "a"]).good();
+    assert!(fake.state.lock().unwrap().forced.is_empty());
+    fake.run(&["policy", "set", "good", "--policy", &file, "--force"]).good();
+    fake.run(&["sandbox", "delete", "--all", "--force"]).good();
+    fake.run(&["provider", "delete", "none", "--force"]);
+    assert_eq!(fake.state.lock().unwrap().forced, ["UpdateConfig", "DeleteSandbox", "DeleteProvider"]);
+}
+
+#[test]
 fn stop_waits_until_stopped() {
     let fake = Fake::start();
     fake.sandbox("a", SandboxPhase::Ready);

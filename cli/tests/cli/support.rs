@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) created: Vec<CreateSandboxRequest>,
     pub(crate) started: Vec<ExecSandboxRequest>,
     pub(crate) deleted: Vec<String>,
+    /// Methods that were called with what `--force` adds.
+    pub(crate) forced: Vec<String>,
     pub(crate) resizes: Vec<(u32, u32)>,
     pub(crate) stdin: Vec<u8>,
     /// Answers everything but Health with this.
@@ -221,6 +223,9 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 async fn route(state: Arc<Mutex<State>>, request: http::Request<Body>) -> http::Response<Body> {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    if request.headers().get(openshell_proto::FORCE_METADATA).is_some_and(|value| value == "true") {
+        state.lock().unwrap().forced.push(method.clone());
+    }
     match method.as_str() {
         "Health" => {
             let healthy = HealthResponse { status: ServiceStatus::Healthy.into(), version: "9.9.9".to_owned() };

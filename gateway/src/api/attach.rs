@@ -4,6 +4,7 @@ use openshell_crds::sandbox::LocalRef;
 use openshell_proto::v1;
 use tonic::{Request, Status};
 
+use super::managed::Force;
 use super::objects::{Change, usable_name};
 use super::{Api, page, scope};
 use crate::convert::{provider, sandbox};
@@ -34,6 +35,7 @@ pub(super) async fn attach(
     api: &Api,
     request: Request<v1::AttachSandboxProviderRequest>,
 ) -> Result<v1::AttachSandboxProviderResponse, Status> {
+    let force = Force::of(&request)?;
     let request = request.into_inner();
     scope::one(request.workspace_scope.as_ref())?;
     let id = request.request_id.clone();
@@ -47,7 +49,7 @@ pub(super) async fn attach(
             api.admit(&probe, "").await?;
         }
         let (object, change) = api
-            .change_sandbox(&request.sandbox, request.expected_resource_version, |sandbox| {
+            .change_sandbox(&request.sandbox, request.expected_resource_version, force, |sandbox| {
                 let refs = &mut sandbox.spec.provider_refs;
                 if refs.iter().any(|p| p.name == name) {
                     return Ok(Change::Nothing);
@@ -70,13 +72,14 @@ pub(super) async fn detach(
     api: &Api,
     request: Request<v1::DetachSandboxProviderRequest>,
 ) -> Result<v1::DetachSandboxProviderResponse, Status> {
+    let force = Force::of(&request)?;
     let request = request.into_inner();
     scope::one(request.workspace_scope.as_ref())?;
     let id = request.request_id.clone();
     let call = async {
         usable_name("provider", &request.provider)?;
         let (object, change) = api
-            .change_sandbox(&request.sandbox, request.expected_resource_version, |sandbox| {
+            .change_sandbox(&request.sandbox, request.expected_resource_version, force, |sandbox| {
                 let refs = &mut sandbox.spec.provider_refs;
                 let before = refs.len();
                 refs.retain(|p| p.name != request.provider);

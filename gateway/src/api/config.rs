@@ -13,6 +13,7 @@ use openshell_policy::Policy;
 use openshell_proto::{sandbox as wire, v1};
 use tonic::{Request, Status};
 
+use super::managed::Force;
 use super::objects::Change;
 use super::{Api, check, page, scope};
 use crate::auth::Principal;
@@ -25,12 +26,13 @@ pub(super) async fn update(api: &Api, request: Request<v1::UpdateConfigRequest>)
         let why = "a sandbox may not change its own policy; its user does that".to_owned();
         return Err(errors::permission_denied("PERMISSION_DENIED", why));
     }
+    let force = Force::of(&request)?;
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("UpdateConfig", &id, request.clone(), Box::pin(update_once(api, request))).await
+    api.requests.once("UpdateConfig", &id, request.clone(), Box::pin(update_once(api, request, force))).await
 }
 
-async fn update_once(api: &Api, request: v1::UpdateConfigRequest) -> Result<v1::UpdateConfigResponse, Status> {
+async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) -> Result<v1::UpdateConfigResponse, Status> {
     scope::one(request.workspace_scope.as_ref())?;
     let forms = [
         ("a full policy", request.policy.is_some()),
@@ -68,7 +70,7 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest) -> Result<v1::
     api.admit(&probe, "").await?;
 
     let (written, _) = api
-        .change_sandbox(name, request.expected_resource_version, |sandbox| {
+        .change_sandbox(name, request.expected_resource_version, force, |sandbox| {
             if sandbox.spec.policy.as_ref().is_some_and(|d| openshell_policy::from_value(&d.0).is_ok_and(|p| p.hash() == policy.hash())) {
                 return Ok(Change::Nothing);
             }

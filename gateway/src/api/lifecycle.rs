@@ -1,9 +1,11 @@
 //! Stopping and starting sandboxes: `spec.suspend`, and the controllers do the rest.
+//!
+//! Always allowed, whoever manages the object: whether a sandbox runs now is not what it is.
 
 use openshell_proto::v1::{self, SandboxPhase};
 use tonic::{Request, Status};
 
-use super::objects::Change;
+use super::objects::{Change, Suspend};
 use super::sandboxes::response;
 use super::{Api, scope};
 use crate::convert::sandbox::phase;
@@ -14,12 +16,9 @@ pub(super) async fn stop(api: &Api, request: Request<v1::StopSandboxRequest>) ->
     scope::one(request.workspace_scope.as_ref())?;
     let id = request.request_id.clone();
     let call = async {
-        let (object, _) = api
-            .change_sandbox(&request.name, 0, |sandbox| match phase(sandbox) {
-                SandboxPhase::Ready | SandboxPhase::Completed => {
-                    sandbox.spec.suspend = true;
-                    Ok(Change::Write)
-                }
+        let object = api
+            .suspend_sandbox(&request.name, Suspend::Yes, |sandbox| match phase(sandbox) {
+                SandboxPhase::Ready | SandboxPhase::Completed => Ok(Change::Write),
                 SandboxPhase::Stopping | SandboxPhase::Stopped => Ok(Change::Nothing),
                 other => Err(refused(&request.name, "stopped", other)),
             })
@@ -34,12 +33,9 @@ pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) 
     scope::one(request.workspace_scope.as_ref())?;
     let id = request.request_id.clone();
     let call = async {
-        let (object, _) = api
-            .change_sandbox(&request.name, 0, |sandbox| match phase(sandbox) {
-                SandboxPhase::Stopped => {
-                    sandbox.spec.suspend = false;
-                    Ok(Change::Write)
-                }
+        let object = api
+            .suspend_sandbox(&request.name, Suspend::No, |sandbox| match phase(sandbox) {
+                SandboxPhase::Stopped => Ok(Change::Write),
                 SandboxPhase::Starting | SandboxPhase::Ready => Ok(Change::Nothing),
                 other => Err(refused(&request.name, "started", other)),
             })

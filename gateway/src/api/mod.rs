@@ -10,6 +10,7 @@ mod exec;
 mod info;
 mod lifecycle;
 mod logs;
+mod managed;
 mod methods;
 mod names;
 mod objects;
@@ -33,13 +34,16 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::service::Routes;
 
-pub(crate) use placement::Placement;
+pub(crate) use placement::{Placement, Workload};
 
 use crate::session::Hub;
 use crate::{errors, limits};
 
 /// Field manager of what the API writes to objects.
 const FIELD_MANAGER: &str = "openshell-gateway";
+/// Field manager of `spec.suspend`, which stopping and starting write and nothing else does. It is
+/// one of its own, so that whoever manages the rest of an object is not in its way.
+const SUSPEND_MANAGER: &str = "openshell-suspend";
 
 /// What the handlers work with.
 pub(crate) struct Context {

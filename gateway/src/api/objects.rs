@@ -1,14 +1,19 @@
 //! Objects of the API server, with its errors as clients of ours see them.
 
+use std::fmt::Debug;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt as _};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::blueprint::{self, BlueprintError, Reason, SandboxBlueprint};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use tonic::Status;
 
-use super::{Api, FIELD_MANAGER};
+use super::managed::{self, Force};
+use super::{Api, FIELD_MANAGER, SUSPEND_MANAGER};
 use crate::errors::{self, Violations};
 use crate::{convert, limits};
 
@@ -19,6 +24,13 @@ pub(super) enum Change {
     Write,
     /// It already says what was asked for.
     Nothing,
+}
+
+/// What `spec.suspend` is to say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspend {
+    Yes,
+    No,
 }
 
 impl Api {
@@ -40,25 +52,25 @@ impl Api {
     }
 
     /// Writes what `change` makes of the sandbox, over other writers. `expected` is the
-    /// resource version that the caller has seen; 0 does not check.
+    /// resource version that the caller has seen; 0 does not check. What is managed elsewhere is not
+    /// written, unless it is forced.
     pub(super) async fn change_sandbox(
         &self,
         name: &str,
         expected: u64,
+        force: Force,
         mut change: impl FnMut(&mut OpenShellSandbox) -> Result<Change, Status>,
     ) -> Result<(OpenShellSandbox, Change), Status> {
         let api = self.objects::<OpenShellSandbox>();
         for _ in 0..limits::CONFLICT_RETRIES {
-            let mut object = self.sandbox(name).await?;
-            if object.metadata.deletion_timestamp.is_some() {
-                return Err(errors::failed_precondition("SANDBOX_DELETING", format!("sandbox '{name}' is being deleted")));
-            }
+            let mut object = self.living_sandbox(name).await?;
             if expected != 0 && object.resource_version().and_then(|v| v.parse().ok()) != Some(expected) {
                 return Err(errors::conflict(format!("sandbox '{name}' has changed since resource version {expected}; read it again")));
             }
             if change(&mut object)? == Change::Nothing {
                 return Ok((object, Change::Nothing));
             }
+            managed::check("sandbox", name, &object.metadata, force)?;
             // The resource version in it makes this fail when somebody else wrote in between.
             match api.replace(name, &post(), &object).await {
                 Ok(written) => return Ok((written, Change::Write)),
@@ -66,7 +78,62 @@ impl Api {
                 Err(error) => return Err(failed("sandbox", name, error)),
             }
         }
-        Err(errors::conflict(format!("sandbox '{name}' is being changed by others all the time; try again")))
+        Err(busy(name))
+    }
+
+    /// Writes `spec.suspend` and nothing else, under a field manager of its own: whoever manages the
+    /// rest of the object keeps it, and does not undo this unless it says something about it, too.
+    pub(super) async fn suspend_sandbox(
+        &self,
+        name: &str,
+        suspend: Suspend,
+        decide: impl Fn(&OpenShellSandbox) -> Result<Change, Status>,
+    ) -> Result<OpenShellSandbox, Status> {
+        let api = self.objects::<OpenShellSandbox>();
+        // A patch and not an apply: both take over this one field, and a patch does not make a local
+        // object one whose managers are kept.
+        let params = PatchParams { field_manager: Some(SUSPEND_MANAGER.to_owned()), ..PatchParams::default() };
+        for _ in 0..limits::CONFLICT_RETRIES {
+            let object = self.living_sandbox(name).await?;
+            if decide(&object)? == Change::Nothing {
+                return Ok(object);
+            }
+            let patch = json!({
+                "metadata": { "resourceVersion": object.resource_version() },
+                "spec": { "suspend": suspend == Suspend::Yes },
+            });
+            match api.patch(name, &params, &Patch::Merge(&patch)).await {
+                Ok(written) => return Ok(written),
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(failed("sandbox", name, error)),
+            }
+        }
+        Err(busy(name))
+    }
+
+    async fn living_sandbox(&self, name: &str) -> Result<OpenShellSandbox, Status> {
+        let object = self.sandbox(name).await?;
+        if object.metadata.deletion_timestamp.is_some() {
+            return Err(errors::failed_precondition("SANDBOX_DELETING", format!("sandbox '{name}' is being deleted")));
+        }
+        Ok(object)
+    }
+
+    /// `params` for what was looked at: it may be deleted by this API, or it is forced.
+    pub(super) async fn deletion<K>(&self, kind: &str, name: &str, force: Force, params: DeleteParams) -> Result<DeleteParams, Status>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        if force == Force::Yes {
+            return Ok(params);
+        }
+        // That it is not there is for the deletion to find out.
+        let Some(found) = self.objects::<K>().get_metadata_opt(name).await.map_err(|e| failed(kind, name, e))? else { return Ok(params) };
+        if found.metadata.deletion_timestamp.is_none() {
+            managed::check(kind, name, &found.metadata, force)?;
+        }
+        let uid = found.metadata.uid;
+        Ok(DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..params })
     }
 
     /// Composes what the sandbox would be, from the objects as they are now, and asks the
@@ -109,6 +176,10 @@ impl Api {
             .await
             .map_err(|e| failed("gateway", name, e))
     }
+}
+
+fn busy(name: &str) -> Status {
+    errors::conflict(format!("sandbox '{name}' is being changed by others all the time; try again"))
 }
 
 pub(super) fn post() -> PostParams {

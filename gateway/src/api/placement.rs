@@ -14,7 +14,24 @@ pub(crate) enum Placement {
     Operator,
 }
 
+/// What a sandbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// Processes of a machine: no image, no node, no limits.
+    Processes,
+    /// A pod.
+    Pod,
+}
+
 impl Placement {
+    /// What it makes of a sandbox.
+    pub(crate) fn workload(&self) -> Workload {
+        match self {
+            Self::Here(_) => Workload::Processes,
+            Self::Operator => Workload::Pod,
+        }
+    }
+
     /// The driver's name.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -19,6 +19,7 @@ use sha2::Digest as _;
 use tonic::{Request, Status};
 use zeroize::Zeroize as _;
 
+use super::managed::Force;
 use super::objects::{self, usable_name};
 use super::{Api, check, page, scope};
 use crate::convert::provider::{self as convert, ENDPOINTS};
@@ -209,12 +210,13 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListProvidersRequest>) 
 }
 
 pub(super) async fn delete(api: &Api, request: Request<v1::DeleteProviderRequest>) -> Result<v1::DeleteProviderResponse, Status> {
+    let force = Force::of(&request)?;
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("DeleteProvider", &id, request.clone(), Box::pin(delete_once(api, request))).await
+    api.requests.once("DeleteProvider", &id, request.clone(), Box::pin(delete_once(api, request, force))).await
 }
 
-async fn delete_once(api: &Api, request: v1::DeleteProviderRequest) -> Result<v1::DeleteProviderResponse, Status> {
+async fn delete_once(api: &Api, request: v1::DeleteProviderRequest, force: Force) -> Result<v1::DeleteProviderResponse, Status> {
     scope::one(request.workspace_scope.as_ref())?;
     let name = request.name.as_str();
     usable_name("name", name)?;
@@ -225,7 +227,8 @@ async fn delete_once(api: &Api, request: v1::DeleteProviderRequest) -> Result<v1
         let why = format!("provider '{name}' is used by {}; detach it or delete them first", users.join(", "));
         return Err(errors::failed_precondition("PROVIDER_IN_USE", why));
     }
-    let outcome = match api.objects::<Provider>().delete(name, &DeleteParams::background()).await {
+    let params = api.deletion::<Provider>("provider", name, force, DeleteParams::background()).await?;
+    let outcome = match api.objects::<Provider>().delete(name, &params).await {
         Ok(gone) => gone.either(|_| v1::DeletionOutcome::Accepted, |_| v1::DeletionOutcome::Completed),
         Err(kube::Error::Api(status)) if status.is_not_found() && request.allow_missing => v1::DeletionOutcome::AlreadyAbsent,
         Err(error) => return Err(objects::failed("provider", name, error)),

@@ -11,10 +11,12 @@ use openshell_proto::v1;
 use tonic::{Request, Status};
 
 use super::check::{self, Environment};
+use super::managed::Force;
 use super::objects::{self, usable_name};
-use super::{Api, names, page, scope};
+use super::{Api, Placement, Workload, names, page, scope};
 use crate::convert::meta::{AWAIT_ATTACHMENT, REQUEST_ID};
 use crate::convert::sandbox as convert;
+use crate::convert::template::{self, Pod};
 use crate::errors::{self, Violations};
 use crate::limits;
 
@@ -29,7 +31,7 @@ pub(super) async fn create(api: &Api, request: Request<v1::CreateSandboxRequest>
 
 async fn create_once(api: &Api, request: v1::CreateSandboxRequest) -> Result<v1::SandboxResponse, Status> {
     scope::one(request.workspace_scope.as_ref())?;
-    let wanted = wanted(&request)?;
+    let wanted = wanted(&request, &api.placement)?;
     // The objects around it are looked at before anything is written: what cannot run is
     // refused now, with its reason, and not found out later by a controller.
     let mut probe = wanted.clone();
@@ -44,7 +46,7 @@ async fn create_once(api: &Api, request: v1::CreateSandboxRequest) -> Result<v1:
 }
 
 /// The object that the request asks for, or everything that is wrong with the request.
-fn wanted(request: &v1::CreateSandboxRequest) -> Result<OpenShellSandbox, Status> {
+fn wanted(request: &v1::CreateSandboxRequest, placement: &Placement) -> Result<OpenShellSandbox, Status> {
     let mut v = Violations::default();
     if !request.name.is_empty()
         && let Some(why) = names::wrong(&request.name)
@@ -63,7 +65,11 @@ fn wanted(request: &v1::CreateSandboxRequest) -> Result<OpenShellSandbox, Status
         v.add("spec", "it is missing; an empty one is enough");
         return Err(v.into_result().expect_err("a violation was just added"));
     };
-    not_supported(spec, &mut v);
+    not_supported(spec, placement, &mut v);
+    let pod = match (&spec.template, placement.workload()) {
+        (Some(template), Workload::Pod) => template::from_wire(template, &mut v),
+        _ => Pod::default(),
+    };
     check::environment("spec.environment", Environment::Sandbox, &spec.environment, &mut v);
     check::command("spec.command", &spec.command, &check::MAIN, &mut v);
     if spec.tty && spec.command.is_empty() {
@@ -94,50 +100,68 @@ fn wanted(request: &v1::CreateSandboxRequest) -> Result<OpenShellSandbox, Status
             annotations: Some(annotations),
             ..ObjectMeta::default()
         },
-        spec: convert::spec_from_wire(spec, policy.as_ref()),
+        spec: convert::spec_from_wire(spec, policy.as_ref(), pod),
         status: None,
     })
 }
 
 /// What the wire can ask for and a sandbox here cannot have.
-fn not_supported(spec: &v1::SandboxSpec, v: &mut Violations) {
-    let mut refuse = |set: bool, field: &str, why: &str| {
+fn not_supported(spec: &v1::SandboxSpec, placement: &Placement, v: &mut Violations) {
+    let (driver, workload) = (placement.name(), placement.workload());
+    let mut refuse = |set: bool, field: &str, why: String| {
         if set {
             v.add(field, why);
         }
     };
-    refuse(!spec.log_level.is_empty(), "spec.log_level", "a log level of its own is not supported; leave it out");
-    refuse(!spec.provider_attachment_epoch.is_empty(), "spec.provider_attachment_epoch", "it is set by the gateway; leave it out");
+    refuse(!spec.log_level.is_empty(), "spec.log_level", "a log level of its own is not supported; leave it out".to_owned());
+    refuse(
+        !spec.provider_attachment_epoch.is_empty(),
+        "spec.provider_attachment_epoch",
+        "it is set by the gateway; leave it out".to_owned(),
+    );
     refuse(
         spec.resource_requirements.as_ref().is_some_and(|r| r.gpu.is_some()),
         "spec.resource_requirements.gpu",
-        "the process driver gives no GPU; leave it out",
+        match workload {
+            Workload::Processes => format!("the {driver} driver gives no GPU; leave it out"),
+            Workload::Pod => format!(
+                "the {driver} driver does not know which resource of the cluster is meant; name it in spec.template.resources.limits, such as nvidia.com/gpu"
+            ),
+        },
     );
     let restart = v1::SandboxRestartPolicy::try_from(spec.restart_policy);
     refuse(
         !matches!(restart, Ok(v1::SandboxRestartPolicy::Unspecified | v1::SandboxRestartPolicy::Never)),
         "spec.restart_policy",
-        "only NEVER is supported: a main process that ends is not started again",
+        "only NEVER is supported: a main process that ends is not started again".to_owned(),
     );
     let Some(template) = &spec.template else { return };
-    let image = "the process driver runs the programs of this machine, no images; leave it out";
-    refuse(!template.image.is_empty(), "spec.template.image", image);
-    refuse(
-        !template.runtime_class_name.is_empty(),
-        "spec.template.runtime_class_name",
-        "the process driver has no runtime classes; leave it out",
-    );
-    refuse(!template.agent_socket.is_empty(), "spec.template.agent_socket", "it is not supported; leave it out");
-    refuse(!template.labels.is_empty(), "spec.template.labels", "there is no pod that would carry them; use the labels of the request");
-    refuse(
-        !template.annotations.is_empty(),
-        "spec.template.annotations",
-        "there is no pod that would carry them; use the annotations of the request",
-    );
-    refuse(!template.environment.is_empty(), "spec.template.environment", "use spec.environment");
-    refuse(template.resources.is_some(), "spec.template.resources", "the process driver sets no limits; leave it out");
-    refuse(template.user_namespaces.is_some(), "spec.template.user_namespaces", "the process driver uses them where it can; leave it out");
-    refuse(template.driver_config.is_some(), "spec.template.driver_config", "the process driver has no settings; leave it out");
+    refuse(!template.agent_socket.is_empty(), "spec.template.agent_socket", "it is not supported; leave it out".to_owned());
+    refuse(!template.environment.is_empty(), "spec.template.environment", "use spec.environment".to_owned());
+    for (set, what) in [(!template.labels.is_empty(), "labels"), (!template.annotations.is_empty(), "annotations")] {
+        let why = match workload {
+            Workload::Processes => format!("there is no pod that would carry them; use the {what} of the request"),
+            Workload::Pod => format!("the {driver} driver gives its pods only its own; use the {what} of the request"),
+        };
+        refuse(set, &format!("spec.template.{what}"), why);
+    }
+    let namespaces = match workload {
+        Workload::Processes => format!("the {driver} driver uses them where it can; leave it out"),
+        Workload::Pod => format!("the {driver} driver has no setting for them; leave it out"),
+    };
+    refuse(template.user_namespaces.is_some(), "spec.template.user_namespaces", namespaces);
+    if workload == Workload::Processes {
+        let image = format!("the {driver} driver runs the programs of this machine, no images; leave it out");
+        refuse(!template.image.is_empty(), "spec.template.image", image);
+        let class = format!("the {driver} driver has no runtime classes; leave it out");
+        refuse(!template.runtime_class_name.is_empty(), "spec.template.runtime_class_name", class);
+        refuse(template.resources.is_some(), "spec.template.resources", format!("the {driver} driver sets no limits; leave it out"));
+        refuse(
+            template.driver_config.is_some(),
+            "spec.template.driver_config",
+            format!("the {driver} driver has no settings; leave it out"),
+        );
+    }
 }
 
 async fn quota(api: &Api) -> Result<(), Status> {
@@ -190,8 +214,18 @@ async fn write(api: &Api, wanted: &OpenShellSandbox) -> Result<Written, Status> 
     match api.objects::<OpenShellSandbox>().create(&objects::post(), &object).await {
         Ok(created) => Ok(Written::Created(Box::new(created))),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Written::Taken),
-        Err(error) => Err(objects::failed("sandbox", &wanted.name_any(), error)),
+        Err(error) => Err(refused(&wanted.name_any(), error)),
     }
+}
+
+/// What the API server has against it, with the paths that the request has for it.
+fn refused(name: &str, mut error: kube::Error) -> Status {
+    if let kube::Error::Api(status) = &mut error {
+        for cause in status.details.iter_mut().flat_map(|d| &mut d.causes) {
+            cause.field = template::field(&cause.field);
+        }
+    }
+    objects::failed("sandbox", name, error)
 }
 
 /// The sandbox of this name, if this very request made it.
@@ -234,17 +268,19 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListSandboxesRequest>) 
 }
 
 pub(super) async fn delete(api: &Api, request: Request<v1::DeleteSandboxRequest>) -> Result<v1::DeleteSandboxResponse, Status> {
+    let force = Force::of(&request)?;
     let request = request.into_inner();
     let id = request.request_id.clone();
-    api.requests.once("DeleteSandbox", &id, request.clone(), Box::pin(delete_once(api, request))).await
+    api.requests.once("DeleteSandbox", &id, request.clone(), Box::pin(delete_once(api, request, force))).await
 }
 
-async fn delete_once(api: &Api, request: v1::DeleteSandboxRequest) -> Result<v1::DeleteSandboxResponse, Status> {
+async fn delete_once(api: &Api, request: v1::DeleteSandboxRequest, force: Force) -> Result<v1::DeleteSandboxResponse, Status> {
     scope::one(request.workspace_scope.as_ref())?;
     let name = request.name.as_str();
     usable_name("name", name)?;
     let answer = |outcome: v1::DeletionOutcome, sandbox_id: String| v1::DeleteSandboxResponse { outcome: outcome.into(), sandbox_id };
-    match api.objects::<OpenShellSandbox>().delete(name, &DeleteParams::default()).await {
+    let params = api.deletion::<OpenShellSandbox>("sandbox", name, force, DeleteParams::default()).await?;
+    match api.objects::<OpenShellSandbox>().delete(name, &params).await {
         Ok(gone) => {
             tracing::info!(sandbox = name, "being deleted");
             // Accepted: the driver cleans up in the background, and the object goes when it is
@@ -260,3 +296,6 @@ async fn delete_once(api: &Api, request: v1::DeleteSandboxRequest) -> Result<v1:
         Err(error) => Err(objects::failed("sandbox", name, error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

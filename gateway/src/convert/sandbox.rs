@@ -4,6 +4,7 @@ use openshell_crds::OpenShellSandbox;
 use openshell_crds::sandbox::{EnvVar, LocalRef, MainProcessState, OpenShellSandboxSpec, OpenShellSandboxStatus, Phase, PolicyInForce};
 use openshell_proto::v1;
 
+use super::template::{self, Pod};
 use super::{meta, policy, time};
 
 /// A sandbox as clients see it.
@@ -24,13 +25,14 @@ fn spec_to_wire(spec: &OpenShellSandboxSpec) -> v1::SandboxSpec {
         command: spec.command.clone(),
         tty: spec.tty,
         restart_policy: v1::SandboxRestartPolicy::Never.into(),
+        template: template::to_wire(spec),
         ..v1::SandboxSpec::default()
     }
 }
 
-/// The part of a wire spec that an object holds. The policy is validated by the caller, and
+/// The part of a wire spec that an object holds. Policy and template are validated by the caller, and
 /// everything else in the message is refused there.
-pub(crate) fn spec_from_wire(wire: &v1::SandboxSpec, policy: Option<&openshell_policy::Policy>) -> OpenShellSandboxSpec {
+pub(crate) fn spec_from_wire(wire: &v1::SandboxSpec, policy: Option<&openshell_policy::Policy>, pod: Pod) -> OpenShellSandboxSpec {
     let mut env: Vec<EnvVar> = wire.environment.iter().map(|(k, v)| EnvVar { name: k.clone(), value: v.clone() }).collect();
     // A map has no order; objects that say the same shall be the same.
     env.sort_by(|a, b| a.name.cmp(&b.name));
@@ -40,6 +42,11 @@ pub(crate) fn spec_from_wire(wire: &v1::SandboxSpec, policy: Option<&openshell_p
         env,
         policy: policy.map(policy::document),
         provider_refs: wire.providers.iter().map(|name| LocalRef { name: name.clone() }).collect(),
+        image: pod.image,
+        runtime_class_name: pod.runtime_class_name,
+        resources: pod.resources,
+        node_selector: pod.node_selector,
+        tolerations: pod.tolerations,
         ..OpenShellSandboxSpec::default()
     }
 }

@@ -42,7 +42,7 @@ proptest! {
     #[test]
     fn a_sandbox_comes_back_as_it_was_sent(wire in spec()) {
         let policy = wire.policy.as_ref().map(|p| openshell_proto::policy::from_wire(p).unwrap());
-        let object = OpenShellSandbox::new("s", sandbox::spec_from_wire(&wire, policy.as_ref()));
+        let object = OpenShellSandbox::new("s", sandbox::spec_from_wire(&wire, policy.as_ref(), template::Pod::default()));
         // As it comes from a store.
         let stored: OpenShellSandbox = serde_json::from_value(serde_json::to_value(&object).unwrap()).unwrap();
         prop_assert_eq!(sandbox::to_wire(&stored).spec.unwrap(), wire);

@@ -114,6 +114,19 @@ impl Gateway {
         OpenShellClient::new(self.channel().await)
     }
 
+    /// A client of the object API, as `openshell apply` is one.
+    pub fn objects(&self) -> kube::Client {
+        use base64::Engine as _;
+        use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+        let encode = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+        let mut config = kube::Config::new(format!("https://localhost:{}", self.address().port()).parse().unwrap());
+        "openshell".clone_into(&mut config.default_namespace);
+        config.root_cert = Some(vec![CertificateDer::from_pem_slice(self.mtls("ca.crt").as_bytes()).unwrap().to_vec()]);
+        config.auth_info.client_certificate_data = Some(encode(self.mtls("tls.crt")));
+        config.auth_info.client_key_data = Some(encode(self.mtls("tls.key")).into());
+        kube::Client::try_from(config).unwrap()
+    }
+
     pub fn token(&self, uid: &str) -> String {
         SandboxTokens::open(&self.config.directories.tls().join("jwt"), GATEWAY_NAME).unwrap().mint(uid).unwrap()
     }
