@@ -120,7 +120,7 @@ class Report:
 class Stack:
     """A cluster with the charts installed in two namespaces of this run."""
 
-    def __init__(self, binaries, purpose):
+    def __init__(self, binaries, purpose, images=True):
         self.name = os.environ.get("OPENSHELL_CLUSTER_NAME", "default")
         self.state = pathlib.Path("/var/lib/openshell-cluster") / self.name
         self.work = pathlib.Path(tempfile.mkdtemp())
@@ -131,8 +131,9 @@ class Stack:
         os.environ["KUBECACHEDIR"] = str(self.work / "kubectl")
         self.kubectl = run("e2e/cluster/tool", "kubectl", timeout=1800).stdout.strip()
         self.helm = run("e2e/cluster/tool", "helm", timeout=1800).stdout.strip()
-        run("scripts/images", "--profile", os.environ.get("OPENSHELL_IMAGE_PROFILE", "dev"), "--load", timeout=3600)
-        run("e2e/cluster/image", IMAGE, run("e2e/cluster/rootfs", timeout=1800).stdout.strip(), "--user", "1000:1000", timeout=600)
+        if images:
+            run("scripts/images", "--profile", os.environ.get("OPENSHELL_IMAGE_PROFILE", "dev"), "--load", timeout=3600)
+            self.image(IMAGE)
         self.openshell = str(pathlib.Path(binaries).resolve() / "openshell")
         homes = {"XDG_CONFIG_HOME": str(self.work / "config"), "XDG_STATE_HOME": str(self.work / "state")}
         self.environment = os.environ | homes
@@ -158,6 +159,11 @@ class Stack:
 
     def api_ready(self, seconds=60):
         until("the API server answers", lambda: self.k("get", "--raw", "/readyz") == "ok", seconds)
+
+    def image(self, name):
+        """Puts the sandbox image into the cluster under a name."""
+        rootfs = run("e2e/cluster/rootfs", timeout=1800).stdout.strip()
+        run("e2e/cluster/image", name, rootfs, "--user", "1000:1000", timeout=600)
 
     def api_address(self):
         """Where pods reach the API server."""
@@ -244,6 +250,24 @@ class Stack:
 
     def sandbox(self, name, **more):
         return self.of_ours("OpenShellSandbox", name, {"command": ["sleep", "infinity"], "policyRef": {"name": "faults"}} | more)
+
+    def as_before(self, witness):
+        """What a fault found when it came, is there for the next one, however it went."""
+        if not self.get("namespace", self.agents):
+            self.namespaces(self.agents)
+            self.upgrade()
+            self.serve()
+        names = [item["metadata"]["name"] for item in self.get("ossb") if item["metadata"]["name"] != witness.name]
+        if names:
+            self.remove(*names)
+        self.apply(self.policy(), self.secret("first"), self.provider())
+        self.gateway_ready()
+        try:
+            self.ready(witness.name, seconds=10)
+        except Failed:
+            self.remove(witness.name)
+        self.witness(witness.name)
+        witness.mark()
 
     def witness(self, name):
         """A sandbox that keeps trying what it may and what it must not."""
