@@ -74,8 +74,11 @@ impl Case {
     pub fn collection(&self, namespace: &str) -> String {
         let kind = self.documents.first().and_then(|document| document["kind"].as_str()).unwrap_or_default();
         let plural = match kind {
-            "Policy" => "policies".to_owned(),
-            kind => format!("{}s", kind.to_lowercase()),
+            "OpenShellSandbox" => "openshellsandboxes",
+            "OpenShellGateway" => "openshellgateways",
+            "Policy" => "policies",
+            "Provider" => "providers",
+            other => other,
         };
         format!("/apis/openshell.ai/v1alpha1/namespaces/{namespace}/{plural}")
     }
