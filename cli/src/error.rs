@@ -135,6 +135,13 @@ impl CliError {
 
     /// A refusal by the gateway; `what` says what was asked of it.
     pub(crate) fn from_status(what: impl Into<String>, status: &Status) -> Self {
+        // What a gateway says comes without a source; an error with one was made here, when the connection
+        // ended in the middle of an answer. Its text is about the protocol, and helps nobody.
+        if StdError::source(status).is_some() && matches!(status.code(), Code::Internal | Code::Unknown | Code::Cancelled) {
+            return Self::new("connection-lost", what)
+                .because("the connection to the gateway was lost before the answer was complete")
+                .next("Run it again: a gateway that was restarted is back in a moment. What had begun may have been done; a command in a sandbox was ended.");
+        }
         let details = status.get_error_details();
         let code = details.error_info().map(|i| i.reason.to_lowercase().replace('_', "-")).filter(|r| !r.is_empty());
         let mut error = Self::new(code.as_deref().unwrap_or_else(|| code_name(status.code())), what);

@@ -39,6 +39,23 @@ pub enum Expected {
     },
 }
 
+impl Expected {
+    /// Whether an answer to the last document is the one that must come; what it is instead otherwise.
+    pub fn judge(&self, code: u16, body: &Value) -> Result<(), String> {
+        let causes = body["details"]["causes"].as_array().cloned().unwrap_or_default();
+        let as_expected = match self {
+            Self::Accepted => (200..300).contains(&code),
+            Self::Refused { code: expected, reason, field, message } => {
+                code == *expected
+                    && body["reason"] == *reason.as_str()
+                    && (field.is_empty() || causes.iter().any(|cause| cause["field"] == *field.as_str()))
+                    && body["message"].as_str().unwrap_or_default().contains(message)
+            }
+        };
+        if as_expected { Ok(()) } else { Err(format!("{code} {} {}", body["message"], body["details"]["causes"])) }
+    }
+}
+
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -50,6 +67,21 @@ pub struct Case {
     pub expected: Expected,
     /// The documents.
     pub documents: Vec<Value>,
+}
+
+impl Case {
+    /// The path under which objects of its kind are created in a namespace.
+    pub fn collection(&self, namespace: &str) -> String {
+        let kind = self.documents.first().and_then(|document| document["kind"].as_str()).unwrap_or_default();
+        let plural = match kind {
+            "OpenShellSandbox" => "openshellsandboxes",
+            "OpenShellGateway" => "openshellgateways",
+            "Policy" => "policies",
+            "Provider" => "providers",
+            other => other,
+        };
+        format!("/apis/openshell.ai/v1alpha1/namespaces/{namespace}/{plural}")
+    }
 }
 
 /// Why the table cannot be read.

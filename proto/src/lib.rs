@@ -53,6 +53,11 @@ pub mod value;
 /// Argo CD, Flux, Helm, files that somebody applies). The messages themselves have no field for it.
 pub const FORCE_METADATA: &str = "x-openshell-force";
 
+/// `reason` of a `MainProcess` that has `STATE_EXITED` because its supervisor was asked to end: by
+/// its gateway, or by whoever ends pods and machines. Its exit code says nothing of its work, and a
+/// sandbox that shall run runs it again.
+pub const ENDED_WITH_SANDBOX: &str = "EndedWithSandbox";
+
 /// Descriptors of every message and method, with the custom options, as an encoded
 /// `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptor.bin");

@@ -52,6 +52,18 @@ fn every_code_is_stable_and_a_timeout_has_its_exit_code() {
 }
 
 #[test]
+fn a_lost_connection_is_no_defect_of_the_gateway() {
+    let broken = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "peer closed connection");
+    let mut status = Status::internal("h2 protocol error");
+    status.set_source(std::sync::Arc::new(broken()));
+    let error = CliError::from_status("x", &status);
+    assert_eq!((error.stable_code(), error.exit()), ("connection-lost", Exit::Failure));
+    let text = error.plain();
+    assert!(text.contains("the connection to the gateway was lost") && !text.contains("defect"), "{text}");
+    assert_eq!(CliError::from_status("x", &Status::internal("h2 protocol error")).stable_code(), "gateway-error");
+}
+
+#[test]
 fn nothing_a_gateway_says_can_steer_the_terminal() {
     let text = CliError::from_status("x", &Status::internal("a\u{1b}[2Jb")).plain();
     assert!(!text.contains('\u{1b}') && text.contains("a\\u{1b}[2Jb"), "{text}");

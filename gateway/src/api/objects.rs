@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, ObjectList, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::DeserializeGuard;
 use kube::{Resource, ResourceExt as _};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::blueprint::{self, BlueprintError, Reason, SandboxBlueprint};
@@ -39,6 +40,31 @@ impl Api {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         kube::Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The objects of a kind, each behind a guard: what is stored may be older than its definition.
+    pub(super) fn guarded<K>(&self) -> kube::Api<DeserializeGuard<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        kube::Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The objects of a kind that can be read. One that cannot hides no other; the operator says on
+    /// it what is wrong with it.
+    pub(super) async fn listed<K>(&self, params: &ListParams) -> kube::Result<ObjectList<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let ObjectList { types, metadata, items } = self.guarded::<K>().list(params).await?;
+        let readable = |object: DeserializeGuard<K>| match object.0 {
+            Ok(object) => Some(object),
+            Err(invalid) => {
+                tracing::warn!(kind = %K::kind(&()), name = invalid.metadata.name, error = invalid.error, "an object cannot be read and is not listed");
+                None
+            }
+        };
+        Ok(ObjectList { types, metadata, items: items.into_iter().filter_map(readable).collect() })
     }
 
     pub(super) fn secrets(&self) -> kube::Api<Secret> {
@@ -139,11 +165,11 @@ impl Api {
     /// Composes what the sandbox would be, from the objects as they are now, and asks the
     /// driver whether it can run it. `field` is the path of the spec in the request.
     pub(super) async fn admit(&self, sandbox: &OpenShellSandbox, field: &str) -> Result<SandboxBlueprint, Status> {
-        let list = kube::api::ListParams::default();
+        let list = ListParams::default();
         let policies = if sandbox.spec.policy.is_some() {
             Vec::new()
         } else {
-            self.objects::<Policy>().list(&list).await.map_err(|e| failed("policy", "", e))?.items
+            self.listed::<Policy>(&list).await.map_err(|e| failed("policy", "", e))?.items
         };
         let mut providers = Vec::with_capacity(sandbox.spec.provider_refs.len());
         for reference in &sandbox.spec.provider_refs {

@@ -202,7 +202,7 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListProvidersRequest>) 
     let request = request.into_inner();
     scope::one_or_all(request.workspace_scope.as_ref())?;
     let params = page::params(request.page_size, &request.page_token, &request.label_selector)?;
-    let found = api.objects::<Provider>().list(&params).await.map_err(|e| page::failed("provider", &request.page_token, e))?;
+    let found = api.listed::<Provider>(&params).await.map_err(|e| page::failed("provider", &request.page_token, e))?;
     Ok(v1::ListProvidersResponse {
         providers: found.items.iter().map(convert::to_wire).collect(),
         next_page_token: page::next(found.metadata.continue_.as_deref(), &request.label_selector),
@@ -220,7 +220,7 @@ async fn delete_once(api: &Api, request: v1::DeleteProviderRequest, force: Force
     scope::one(request.workspace_scope.as_ref())?;
     let name = request.name.as_str();
     usable_name("name", name)?;
-    let sandboxes = api.objects::<OpenShellSandbox>().list(&ListParams::default()).await.map_err(|e| objects::failed("sandbox", "", e))?;
+    let sandboxes = api.listed::<OpenShellSandbox>(&ListParams::default()).await.map_err(|e| objects::failed("sandbox", "", e))?;
     let users: Vec<String> =
         sandboxes.items.iter().filter(|s| s.spec.provider_refs.iter().any(|p| p.name == name)).map(kube::ResourceExt::name_any).collect();
     if !users.is_empty() {

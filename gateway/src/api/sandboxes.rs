@@ -166,7 +166,7 @@ fn not_supported(spec: &v1::SandboxSpec, placement: &Placement, v: &mut Violatio
 
 async fn quota(api: &Api) -> Result<(), Status> {
     let Some(quota) = api.gateway().await?.spec.quotas.sandboxes else { return Ok(()) };
-    let present = api.objects::<OpenShellSandbox>().list(&ListParams::default()).await.map_err(|e| objects::failed("sandbox", "", e))?;
+    let present = api.guarded::<OpenShellSandbox>().list(&ListParams::default()).await.map_err(|e| objects::failed("sandbox", "", e))?;
     if present.items.len() < usize::try_from(quota).unwrap_or(0) {
         return Ok(());
     }
@@ -254,7 +254,7 @@ pub(super) async fn list(api: &Api, request: Request<v1::ListSandboxesRequest>) 
     let request = request.into_inner();
     scope::one_or_all(request.workspace_scope.as_ref())?;
     let params = page::params(request.page_size, &request.page_token, &request.label_selector)?;
-    let found = api.objects::<OpenShellSandbox>().list(&params).await;
+    let found = api.listed::<OpenShellSandbox>(&params).await;
     let found = found.map_err(|e| match e {
         kube::Error::Api(status) if status.code == 400 && request.page_token.is_empty() => {
             errors::invalid("label_selector", status.message)

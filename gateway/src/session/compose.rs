@@ -1,8 +1,11 @@
 //! What a supervisor is told: the blueprint of its sandbox, and the values of its credentials.
 //!
-//! The blueprint is composed from the same objects by the same function as the operator's. Two
+//! The blueprint is composed from the same objects by the same function as the operator's. Three
 //! things are decided here:
 //!
+//! * *A credential that is taken away is gone.* A sandbox that runs loses the values of a Secret that was
+//!   deleted, or is not ours any more; its placeholders stand for nothing then. One that cannot be
+//!   read at the moment is no such Secret: what the supervisor has stays.
 //! * *Credentials wait for enforcement.* Until the supervisor has reported what its kernel
 //!   holds, it gets placeholders and no values, and is told to hold the agent back. Where the
 //!   agent could read the supervisor's secrets, it never gets any.
@@ -16,7 +19,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::{
-    api::SecretBytes,
+    api::{SecretBytes, SecretError},
     blueprint::{self, CredentialBinding, SandboxBlueprint},
     revisions,
 };
@@ -30,6 +33,9 @@ use super::{
 
 /// On a sandbox: hold the main process until someone attaches.
 const AWAIT_ATTACHMENT: &str = "openshell.ai/await-attachment";
+
+/// Reason of a configuration that lacks a credential, or is not made for want of one.
+const CREDENTIAL_UNAVAILABLE: &str = "CredentialUnavailable";
 
 /// Reason of a reduced level at which the agent could read what the supervisor holds.
 const SECRETS_READABLE: &str = "secrets-readable";
@@ -142,6 +148,36 @@ pub(super) async fn recall(inner: &Inner, uid: &str, hash: &str) -> Option<Revis
     Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy) })
 }
 
+/// Whether a supervisor has a configuration: what it has, it keeps until it gets another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    Nothing,
+    Something,
+}
+
+/// A configuration, and what is missing from it.
+pub(super) struct Composed {
+    pub(super) config: Config,
+    /// Why a credential was left out.
+    pub(super) revoked: Option<Problem>,
+}
+
+/// Why a credential is not given.
+enum Unusable {
+    /// There is none: whoever has had it must not have it any longer.
+    Revoked(Problem),
+    /// It cannot be told at the moment.
+    Unknown(Problem),
+}
+
+fn revoked(message: String) -> Unusable {
+    Unusable::Revoked(Problem { reason: CREDENTIAL_UNAVAILABLE.to_owned(), message })
+}
+
+fn unknown(message: String) -> Unusable {
+    Unusable::Unknown(Problem { reason: CREDENTIAL_UNAVAILABLE.to_owned(), message })
+}
+
 /// Whether values may go to the supervisor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Release {
@@ -152,8 +188,8 @@ enum Release {
     Withhold,
 }
 
-/// The configuration, without its revision number.
-pub(super) async fn config(task: &Task, prepared: Prepared) -> Result<Config, Failure> {
+/// The configuration, without its revision number. A supervisor that has none yet gets it only whole.
+pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Result<Composed, Failure> {
     let Prepared { sandbox, blueprint, revision } = prepared;
     let inner = &task.inner;
     let release = match &task.enforcement {
@@ -165,15 +201,30 @@ pub(super) async fn config(task: &Task, prepared: Prepared) -> Result<Config, Fa
     let mut credentials = Vec::new();
     let mut values = Values::default();
     let mut withheld = false;
+    let mut missing = None;
     for provider in &blueprint.providers {
         for binding in &provider.credentials {
-            let placeholder = placeholder(inner, binding).await?;
+            let found = match placeholder(inner, binding).await {
+                Ok(placeholder) if release == Release::Give => {
+                    values.get(inner, &provider.provider, binding).await.map(|value| (placeholder, Some(value)))
+                }
+                Ok(placeholder) => Ok((placeholder, None)),
+                Err(unusable) => Err(unusable),
+            };
+            let (placeholder, value) = match found {
+                Ok(found) => found,
+                Err(Unusable::Revoked(problem)) if held == Held::Something => {
+                    missing.get_or_insert(problem);
+                    continue;
+                }
+                Err(Unusable::Revoked(problem) | Unusable::Unknown(problem)) => return Err(Failure::Problem(problem)),
+            };
             environment.insert(binding.env.clone(), placeholder.clone());
-            if release == Release::Give {
+            if let Some(value) = value {
                 credentials.push(Credential {
                     env: binding.env.clone(),
                     placeholder,
-                    value: values.get(inner, &provider.provider, binding).await?,
+                    value,
                     bindings: binding
                         .bindings
                         .iter()
@@ -187,7 +238,7 @@ pub(super) async fn config(task: &Task, prepared: Prepared) -> Result<Config, Fa
             }
         }
     }
-    Ok(Config {
+    let config = Config {
         revision: 0,
         policy_json: revision.policy.canonical_json(),
         policy_hash: revision.hash.to_string(),
@@ -204,13 +255,14 @@ pub(super) async fn config(task: &Task, prepared: Prepared) -> Result<Config, Fa
         host_aliases: HashMap::new(),
         forbidden_destinations: inner.config.forbidden_destinations.clone(),
         await_enforcement: withheld && release == Release::Wait,
-    })
+    };
+    Ok(Composed { config, revoked: missing })
 }
 
 /// What the agent sees instead of the value. The number stands for the Secret, not for its
 /// present value: a running agent's placeholder goes on working when the value is rotated, and
 /// ends when the Secret is replaced by another.
-async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<String, Failure> {
+async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<String, Unusable> {
     let (name, namespace) = (&binding.secret_name, &inner.config.namespace);
     let uid = match inner.objects.secrets.get(&ObjectRef::new(name).within(namespace)) {
         Some(secret) => secret.metadata.uid.clone(),
@@ -218,10 +270,10 @@ async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<Strin
         None => Api::<Secret>::namespaced(inner.config.client.clone(), namespace)
             .get_opt(name)
             .await
-            .map_err(|error| Failure::new("CredentialUnavailable", format!("the Secret {name} cannot be read: {error}")))?
+            .map_err(|error| unknown(format!("the Secret {name} cannot be read: {error}")))?
             .and_then(|secret| secret.metadata.uid),
     };
-    let uid = uid.ok_or_else(|| Failure::new("CredentialUnavailable", format!("the Secret {name} for {} does not exist", binding.env)))?;
+    let uid = uid.ok_or_else(|| revoked(format!("the Secret {name} for {} does not exist", binding.env)))?;
     let digest = Sha256::digest(uid.as_bytes());
     let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
     Ok(format!("openshell:resolve:env:v{number}_{}", binding.env))
@@ -232,15 +284,19 @@ async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<Strin
 struct Values(HashMap<String, std::collections::BTreeMap<String, SecretBytes>>);
 
 impl Values {
-    async fn get(&mut self, inner: &Inner, provider: &str, binding: &CredentialBinding) -> Result<String, Failure> {
-        let unavailable = |why: String| Failure::new("CredentialUnavailable", format!("provider {provider}: {}: {why}", binding.env));
+    async fn get(&mut self, inner: &Inner, provider: &str, binding: &CredentialBinding) -> Result<String, Unusable> {
+        let says = |why: String| format!("provider {provider}: {}: {why}", binding.env);
         if !self.0.contains_key(&binding.secret_name) {
             let read = inner.config.secrets.read(&inner.config.namespace, &binding.secret_name).await;
-            self.0.insert(binding.secret_name.clone(), read.map_err(|error| unavailable(error.to_string()))?);
+            let values = read.map_err(|error| match error {
+                SecretError::NotFound { .. } | SecretError::NotLabelled { .. } => revoked(says(error.to_string())),
+                SecretError::Failed { .. } => unknown(says(error.to_string())),
+            })?;
+            self.0.insert(binding.secret_name.clone(), values);
         }
         let value = self.0.get(&binding.secret_name).and_then(|keys| keys.get(&binding.secret_key));
-        let value = value.ok_or_else(|| unavailable(format!("the Secret {} has no key {}", binding.secret_name, binding.secret_key)))?;
-        let text = value.expose_str().ok_or_else(|| unavailable("the value is not text".to_owned()))?;
+        let missing = || revoked(says(format!("the Secret {} has no key {}", binding.secret_name, binding.secret_key)));
+        let text = value.ok_or_else(missing)?.expose_str().ok_or_else(|| revoked(says("the value is not text".to_owned())))?;
         Ok(text.to_owned())
     }
 }

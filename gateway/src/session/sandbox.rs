@@ -188,7 +188,7 @@ pub(super) struct Instance {
 enum Wanted {
     /// So that the policy is checked and recorded: nobody is connected.
     Policy,
-    Config,
+    Config(compose::Held),
 }
 
 /// A policy revision and the policy.
@@ -352,7 +352,8 @@ impl Task {
                 0
             })
         };
-        let config = self.compose(Wanted::Config).await.map(|mut config| {
+        let has = if held == 0 { compose::Held::Nothing } else { compose::Held::Something };
+        let config = self.compose(Wanted::Config(has)).await.map(|mut config| {
             let known = self.pushed.as_ref().map_or(0, |p| p.revision);
             config.revision = if known == held && self.pushed.as_ref().is_some_and(|p| same_content(p, &config)) {
                 known.max(1)
@@ -421,7 +422,10 @@ impl Task {
     async fn recompose(&mut self) {
         let shown = |task: &Self| (task.problem.clone(), task.held_back.clone(), task.known_policy.as_ref().map(|k| k.number));
         let before = shown(self);
-        let wanted = if self.session().is_some() { Wanted::Config } else { Wanted::Policy };
+        // An agent that is still held back starts with all of its credentials.
+        let begun = self.pushed.as_ref().is_some_and(|pushed| !pushed.await_enforcement);
+        let has = if begun { compose::Held::Something } else { compose::Held::Nothing };
+        let wanted = if self.session().is_some() { Wanted::Config(has) } else { Wanted::Policy };
         let config = self.compose(wanted).await;
         // The first composition of a new sandbox is not worth a write: its supervisor is on its way.
         let expected = before.2.is_none() && self.instance.is_none() && self.problem.is_none();
@@ -449,13 +453,16 @@ impl Task {
 
     async fn compose(&mut self, wanted: Wanted) -> Option<Config> {
         let composed = match compose::prepare(self).await {
-            Ok(prepared) if wanted == Wanted::Config => compose::config(self, prepared).await.map(Some),
-            Ok(_) => Ok(None),
+            Ok(prepared) => match wanted {
+                Wanted::Config(held) => compose::config(self, prepared, held).await.map(Some),
+                Wanted::Policy => Ok(None),
+            },
             Err(failure) => Err(failure),
         };
         match composed {
-            Ok(config) => {
-                self.problem = None;
+            Ok(composed) => {
+                let (config, revoked) = composed.map_or((None, None), |composed| (Some(composed.config), composed.revoked));
+                self.problem = revoked;
                 config
             }
             Err(compose::Failure::Problem(problem)) => {

@@ -36,6 +36,8 @@ pub(super) struct Objects {
     pub(super) gateways: Store<OpenShellGateway>,
     /// Without their values.
     pub(super) secrets: Store<Secret>,
+    /// UIDs of sandboxes that are there and do not decode. They are not gone.
+    unreadable: Mutex<HashSet<String>>,
     writers: Mutex<Option<Writers>>,
 }
 
@@ -61,7 +63,7 @@ impl Objects {
             gateways: gateways_writer,
             secrets: secrets_writer,
         };
-        Self { sandboxes, policies, providers, gateways, secrets, writers: Mutex::new(Some(writers)) }
+        Self { sandboxes, policies, providers, gateways, secrets, unreadable: Mutex::default(), writers: Mutex::new(Some(writers)) }
     }
 
     /// The sandbox with this uid, as last seen.
@@ -128,10 +130,10 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
     let watches = async {
         join!(
             watch_sandboxes(inner, writers.sandboxes),
-            follow(api(inner), any(), writers.policies, |_| mark_all(inner)),
-            follow(api(inner), any(), writers.providers, |_| mark_all(inner)),
-            follow(gateways, gateway, writers.gateways, |_| mark_all(inner)),
-            follow(api(inner), credentials, writers.secrets, |_| mark_all(inner)),
+            follow(api(inner), any(), writers.policies, |_| {}, |_| mark_all(inner)),
+            follow(api(inner), any(), writers.providers, |_| {}, |_| mark_all(inner)),
+            follow(gateways, gateway, writers.gateways, |_| {}, |_| mark_all(inner)),
+            follow(api(inner), credentials, writers.secrets, |_| {}, |_| mark_all(inner)),
         );
     };
     tokio::select! {
@@ -149,11 +151,12 @@ fn mark_all(inner: &Inner) {
 }
 
 /// Follows one kind. An object that does not decode is reported and left as it was: one bad
-/// object must not stop a list.
+/// object must not stop a list. `seen` is told of every event, `changed` of what decodes.
 async fn follow<K>(
     objects: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     mut writer: Writer<K>,
+    mut seen: impl FnMut(&watcher::Event<DeserializeGuard<K>>),
     mut changed: impl FnMut(&watcher::Event<K>),
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -162,7 +165,8 @@ async fn follow<K>(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                let Some(event) = decoded(event) else { continue };
+                seen(&event);
+                let Some(event) = decoded(event, &writer.as_reader()) else { continue };
                 writer.apply_watcher_event(&event);
                 if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
                     changed(&event);
@@ -173,7 +177,10 @@ async fn follow<K>(
     }
 }
 
-fn decoded<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Option<watcher::Event<K>> {
+fn decoded<K>(event: watcher::Event<DeserializeGuard<K>>, known: &Store<K>) -> Option<watcher::Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     let good = |guard: DeserializeGuard<K>| match guard.0 {
         Ok(object) => Some(object),
         Err(invalid) => {
@@ -183,7 +190,13 @@ fn decoded<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard
     };
     Some(match event {
         watcher::Event::Apply(object) => watcher::Event::Apply(good(object)?),
-        watcher::Event::Delete(object) => watcher::Event::Delete(good(object)?),
+        // Whatever it had become: what was known of it goes.
+        watcher::Event::Delete(object) => match object.0 {
+            Ok(object) => watcher::Event::Delete(object),
+            Err(invalid) => {
+                watcher::Event::Delete(known.find(|known| known.meta().uid == invalid.metadata.uid).map(|known| K::clone(&known))?)
+            }
+        },
         watcher::Event::InitApply(object) => watcher::Event::InitApply(good(object)?),
         watcher::Event::Init => watcher::Event::Init,
         watcher::Event::InitDone => watcher::Event::InitDone,
@@ -208,12 +221,35 @@ async fn watch_sandboxes(inner: &Arc<Inner>, writer: Writer<OpenShellSandbox>) {
         watcher::Event::InitDone => relisted(inner),
         watcher::Event::Init | watcher::Event::InitApply(_) => {}
     };
-    follow(api(inner), watcher::Config::default(), writer, changed).await;
+    let seen = |event: &watcher::Event<DeserializeGuard<OpenShellSandbox>>| {
+        let mut unreadable = inner.objects.unreadable.lock();
+        match event {
+            watcher::Event::Init => unreadable.clear(),
+            watcher::Event::Apply(sandbox) | watcher::Event::InitApply(sandbox) => {
+                let Some(uid) = sandbox.uid() else { return };
+                if sandbox.0.is_ok() {
+                    unreadable.remove(&uid);
+                } else {
+                    unreadable.insert(uid);
+                }
+            }
+            watcher::Event::Delete(sandbox) => {
+                let uid = sandbox.uid().filter(|uid| unreadable.remove(uid));
+                drop(unreadable);
+                if let Some(uid) = uid {
+                    forget(inner, &uid);
+                }
+            }
+            watcher::Event::InitDone => {}
+        }
+    };
+    follow(api(inner), watcher::Config::default(), writer, seen, changed).await;
 }
 
 /// The list is complete: whatever is not in it is gone, and logs of the gone go too.
 fn relisted(inner: &Arc<Inner>) {
-    let existing: HashSet<String> = inner.objects.sandboxes.state().iter().filter_map(|s| s.metadata.uid.clone()).collect();
+    let mut existing: HashSet<String> = inner.objects.sandboxes.state().iter().filter_map(|s| s.metadata.uid.clone()).collect();
+    existing.extend(inner.objects.unreadable.lock().iter().cloned());
     let gone: Vec<String> = inner.sandboxes.lock().keys().filter(|uid| !existing.contains(*uid)).cloned().collect();
     for uid in gone {
         forget(inner, &uid);

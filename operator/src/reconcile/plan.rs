@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use openshell_crds::conditions::{self, Is};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, SessionStatus};
+use openshell_proto::ENDED_WITH_SANDBOX;
 
 use super::status::Report;
 use super::{Action, Desired, Hold, Intent, Observed, Plan, Refusal};
@@ -210,10 +211,12 @@ fn current_session(observed: &Observed) -> Option<&SessionStatus> {
     }
 }
 
-/// How the main process ended, if it did.
+/// How the main process ended, if it did. One that was ended with its pod or its machine has come to
+/// no outcome.
 fn outcome(main: &MainProcessStatus) -> Option<Report> {
     match main.state {
         MainProcessState::None | MainProcessState::Running => None,
+        MainProcessState::Exited if main.reason.as_deref() == Some(ENDED_WITH_SANDBOX) => None,
         MainProcessState::Exited => match main.exit_code.unwrap_or_default() {
             0 => Some(Report::completed()),
             code => Some(Report::main_failed("MainProcessFailed", &format!("the main process ended with exit code {code}"))),

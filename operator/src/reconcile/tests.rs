@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use openshell_crds::conditions::{self, is_true};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, PolicyInForce, SessionStatus};
 use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
+use openshell_proto::ENDED_WITH_SANDBOX;
 use proptest::prelude::*;
 
 use super::*;
@@ -461,6 +462,26 @@ fn workloads_that_the_api_collects_need_no_finalizer() {
     assert!(matches!(plan(&Wish::Run.desired(), &observed, start()).actions[..], [Action::Ensure(_)]));
     observed.workload = WorkloadState::Starting { waiting: None };
     assert!(plan(&Wish::Remove.desired(), &observed, start()).actions.is_empty());
+}
+
+/// Whoever ends a pod ends its main process, and the supervisor tells so.
+#[test]
+fn what_was_ended_with_its_pod_is_started_again() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(143));
+    world.status.main_process.as_mut().unwrap().reason = Some(ENDED_WITH_SANDBOX.into());
+    world.reconcile(Wish::Run, None);
+    let mut observed = world.observed();
+    observed.cleanup = Cleanup::OwnerReferences;
+    let another = WorkloadState::Running { id: "demo".into(), instance: Some("another".into()), since: None };
+    for state in [WorkloadState::Stopping, WorkloadState::Starting { waiting: None }, another] {
+        observed.workload = state;
+        assert!(plan(&Wish::Run.desired(), &observed, world.now).actions.is_empty(), "the platform starts it again, and is let");
+    }
+    world.happen(Event::Rebooted);
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
 }
 
 /// A world in which a driver that can see more than that has just begun.

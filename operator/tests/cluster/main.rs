@@ -6,6 +6,7 @@
 // Documents are written where they are used.
 #![allow(clippy::needless_pass_by_value)]
 
+mod cases;
 mod election;
 mod faults;
 mod lifecycle;

@@ -1,5 +1,11 @@
 //! The main process: started once, watched to its end, attached to by anyone.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use openshell_proto::ENDED_WITH_SANDBOX;
 use openshell_proto::supervisor::{self, main_process::State};
 use tokio::{
     join,
@@ -50,6 +56,8 @@ pub struct MainProcess {
     input: mpsc::Sender<Input>,
     state: watch::Receiver<supervisor::MainProcess>,
     group: Option<Signaller>,
+    /// Whether it was asked to end because its sandbox ends.
+    stopped: Arc<AtomicBool>,
 }
 
 /// How someone attaches.
@@ -68,6 +76,7 @@ impl MainProcess {
         let (input, input_queue) = mpsc::channel(CHUNKS);
         let (publish, state) = watch::channel(supervisor::MainProcess::default());
         let tell = teller(publish, report);
+        let stopped = Arc::new(AtomicBool::new(false));
         let shape = match (spec.terminal, spec.stdin) {
             (Some(size), _) => Shape::Terminal(size),
             (None, StdinSource::Attached) => Shape::Pipes,
@@ -84,13 +93,13 @@ impl MainProcess {
                 audit.log(Level::Error, "supervisor", format!("the main process was not started: {}", never.message));
                 history.close();
                 tell(failed(&never));
-                return Self { history, input, state, group: None };
+                return Self { history, input, state, group: None, stopped };
             }
         };
         let group = child.signaller();
         let mut main = supervisor::MainProcess { state: State::Running.into(), pid: child.pid, started: Some(now()), ..Default::default() };
         tell(main.clone());
-        let (kept, signals) = (history.clone(), child.signaller());
+        let (kept, signals, asked) = (history.clone(), child.signaller(), Arc::clone(&stopped));
         tokio::spawn(async move {
             let over = CancellationToken::new();
             let waiting = async {
@@ -115,12 +124,16 @@ impl MainProcess {
             main.state = State::Exited.into();
             main.exit_code = code;
             main.ended = Some(now());
+            if asked.load(Ordering::SeqCst) {
+                main.reason = ENDED_WITH_SANDBOX.to_owned();
+                main.message = "it was ended with its sandbox".to_owned();
+            }
             audit.log(Level::Info, "supervisor", format!("the main process ended with exit code {code}"));
             // Whoever is attached sees the end of the output first, and then the exit.
             tell(main);
             kept.close();
         });
-        Self { history, input, state, group: Some(group) }
+        Self { history, input, state, group: Some(group), stopped }
     }
 
     /// Serves one client: what was written, what is written, and the exit. When `input` ends the
@@ -182,6 +195,7 @@ impl MainProcess {
         let mut state = self.state.clone();
         let ended = async { drop(state.wait_for(|s| s.state() == State::Exited).await) };
         tokio::pin!(ended);
+        self.stopped.store(true, Ordering::SeqCst);
         group.signal(libc::SIGTERM);
         if tokio::time::timeout(grace, &mut ended).await.is_err() {
             group.signal(libc::SIGKILL);

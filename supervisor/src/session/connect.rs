@@ -22,7 +22,8 @@ pub(super) async fn connect(gateway: &GatewayAccess) -> Result<Channel, ConnectE
     let failed = |error: tonic::transport::Error| ConnectError { endpoint: gateway.endpoint.clone(), why: chain(&error) };
     let mut endpoint = Endpoint::from_shared(gateway.endpoint.clone()).map_err(failed)?.connect_timeout(CONNECT_TIME).tcp_nodelay(true);
     if gateway.endpoint.starts_with("https:") {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(gateway.authority().as_bytes())).domain_name(&gateway.server_name);
+        let tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(gateway.authority().as_bytes())).domain_name(&gateway.server_name);
         endpoint = endpoint.tls_config(tls).map_err(failed)?;
     }
     endpoint.connect().await.map_err(failed)

@@ -10,25 +10,35 @@ use super::tree::join;
 use crate::api::error::{Cause, CauseReason, shown};
 use crate::api::limits;
 
+/// Under this name a width of an integer stays in a schema: JSON Schema knows no such formats, and
+/// an API server names them.
+const WIDTH: &str = "x-width";
+
 /// A compiled schema.
-pub(crate) struct Structure(Validator);
+pub(crate) struct Structure {
+    validator: Validator,
+    schema: Value,
+}
 
 impl Structure {
     pub(crate) fn new(schema: &Value) -> Result<Self, String> {
         // OpenAPI 3.0 took its keywords from draft 4 (`exclusiveMinimum` is a boolean there).
-        jsonschema::options()
-            .with_draft(Draft::Draft4)
-            .should_validate_formats(true)
-            .build(&plain(schema))
-            .map(Self)
-            .map_err(|error| error.to_string())
+        let schema = plain(schema);
+        let validator = jsonschema::options().with_draft(Draft::Draft4).should_validate_formats(true).build(&schema);
+        validator.map(|validator| Self { validator, schema }).map_err(|error| error.to_string())
     }
 
     pub(crate) fn check(&self, object: &Value) -> Vec<Cause> {
-        if self.0.is_valid(object) {
+        if self.validator.is_valid(object) {
             return Vec::new();
         }
-        self.0.iter_errors(object).take(limits::MAX_CAUSES).map(|error| cause(&error)).collect()
+        self.validator.iter_errors(object).take(limits::MAX_CAUSES).map(|error| cause(&error, self.width(&error))).collect()
+    }
+
+    /// The width of the integer that an error is about.
+    fn width(&self, error: &ValidationError<'_>) -> Option<&str> {
+        let (node, _) = error.schema_path().as_str().rsplit_once('/')?;
+        self.schema.pointer(node)?.get(WIDTH)?.as_str()
     }
 }
 
@@ -37,6 +47,9 @@ fn plain(schema: &Value) -> Value {
     let Some(map) = schema.as_object() else { return schema.clone() };
     let mut out = Map::new();
     for (keyword, value) in map {
+        if keyword == "format" && matches!(value.as_str(), Some("int32" | "int64")) {
+            out.insert(WIDTH.to_owned(), value.clone());
+        }
         let value = match keyword.as_str() {
             "properties" => Value::Object(value.as_object().into_iter().flatten().map(|(n, s)| (n.clone(), plain(s))).collect()),
             "items" | "additionalProperties" | "not" => plain(value),
@@ -75,13 +88,18 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn cause(error: &ValidationError<'_>) -> Cause {
+fn cause(error: &ValidationError<'_>, width: Option<&str>) -> Cause {
     let path = path_of(error);
     let instance = error.instance().as_ref();
     let body =
         |why: String| Cause::new(CauseReason::Invalid, path.clone(), format!("Invalid value: {}: {path} in body {why}", shown(instance)));
     let length = || instance.as_array().map_or(0, Vec::len);
     match error.kind() {
+        ValidationErrorKind::Type { .. } if width.is_some() && instance.is_f64() => {
+            let wanted = width.unwrap_or_default();
+            let message = format!("Invalid value: \"float64\": {path} in body must be of type {wanted}: \"float64\"");
+            Cause::new(CauseReason::TypeInvalid, path.clone(), message)
+        }
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 TypeKind::Single(one) => one.to_string(),

@@ -22,7 +22,8 @@ pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Puts in defaults, outermost first.
+/// Puts in defaults, outermost first. A null where none may be gives way to the default, or goes
+/// (`k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting`).
 pub(crate) fn default(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -33,6 +34,10 @@ pub(crate) fn default(schema: &Value, value: &mut Value) {
                     map.insert(name.clone(), default.clone());
                 }
             }
+            map.retain(|name, value| {
+                let may_be_null = field(schema, name).is_none_or(|field| field.get("nullable") == Some(&Value::Bool(true)));
+                !value.is_null() || may_be_null
+            });
             for (name, inner) in map {
                 if let Some(schema) = field(schema, name) {
                     default(schema, inner);

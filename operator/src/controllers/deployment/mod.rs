@@ -85,7 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let (client, name, namespace) = (controllers.client.clone(), controllers.gateway_name.clone(), controllers.gateway_namespace.clone());
     let gateways = Api::namespaced(client.clone(), &namespace);
     let this = ObjectRef::new(&name).within(&namespace);
-    let parts = watches::of(&client, &namespace, &name).map(move |()| this.clone());
+    let parts = watches::of(&client, &namespace, &controllers.namespace, &name).map(move |()| this.clone());
     let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
     let context =
         Arc::new(Context { events: Events::new(client.clone()), client, config, name, namespace, gateways, backoff: Backoff::default() });

@@ -15,11 +15,14 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-/// Yields whenever something that belongs to the gateway `name` may have changed.
-pub(super) fn of(client: &Client, namespace: &str, name: &str) -> BoxStream<'static, ()> {
+/// Yields whenever something that belongs to the gateway `name` may have changed: in its namespace, and in that of its
+/// sandboxes, whose pods do not start without the authority.
+pub(super) fn of(client: &Client, namespace: &str, sandboxes: &str, name: &str) -> BoxStream<'static, ()> {
     let part = |suffix: &str| watcher::Config::default().fields(&format!("metadata.name={name}-gateway{suffix}"));
     let pods = watcher::Config::default().labels(&format!("app.kubernetes.io/name=openshell-gateway,app.kubernetes.io/instance={name}"));
+    let elsewhere = if sandboxes == namespace { stream::empty().boxed() } else { changes::<ConfigMap>(client, sandboxes, part("-ca")) };
     stream::select_all([
+        elsewhere,
         changes::<Deployment>(client, namespace, part("")),
         changes::<Service>(client, namespace, part("")),
         changes::<ServiceAccount>(client, namespace, part("")),
