@@ -1,9 +1,13 @@
 //! Stopping and starting sandboxes: `spec.suspend`, and the controllers do the rest.
+//!
+//! One that was suspended because nothing happened in it is not stopped in its spec, which may be
+//! somebody else's: it is woken (adr/0007).
 
+use kube::ResourceExt as _;
 use openshell_proto::v1::{self, SandboxPhase};
 use tonic::{Request, Status};
 
-use super::objects::Change;
+use super::objects::{self, Change};
 use super::sandboxes::response;
 use super::{Api, scope};
 use crate::convert::sandbox::phase;
@@ -34,8 +38,13 @@ pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) 
     scope::one(request.workspace_scope.as_ref())?;
     let id = request.request_id.clone();
     let call = async {
+        let mut asleep = None;
         let (object, _) = api
             .change_sandbox(&request.name, 0, |sandbox| match phase(sandbox) {
+                SandboxPhase::Stopped if !sandbox.spec.suspend && sandbox.is_suspended() => {
+                    asleep = sandbox.uid();
+                    Ok(Change::Nothing)
+                }
                 SandboxPhase::Stopped => {
                     sandbox.spec.suspend = false;
                     Ok(Change::Write)
@@ -44,7 +53,9 @@ pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) 
                 other => Err(refused(&request.name, "started", other)),
             })
             .await?;
-        Ok(response(&object))
+        let Some(uid) = asleep else { return Ok(response(&object)) };
+        api.hub.wake(&uid).await.map_err(|e| objects::failed("sandbox", &request.name, e))?;
+        Ok(response(&api.sandbox(&request.name).await?))
     };
     api.requests.once("StartSandbox", &id, request.clone(), Box::pin(call)).await
 }

@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use openshell_gateway::local::{LocalGateway, Running};
 use openshell_gateway::pki::{GATEWAY_NAME, SandboxTokens};
 use openshell_gateway::serve::Transport;
@@ -112,6 +113,22 @@ impl Gateway {
 
     pub async fn api(&self) -> OpenShellClient<Channel> {
         OpenShellClient::new(self.channel().await)
+    }
+
+    /// The objects of this gateway, as `kubectl` would see them.
+    pub fn objects(&self) -> kube::Client {
+        let data = |file: &str| base64::engine::general_purpose::STANDARD.encode(self.mtls(file));
+        let config = serde_json::json!({
+            "clusters": [{ "name": "g", "cluster": {
+                "server": format!("https://{}", self.address()), "tls-server-name": "localhost", "certificate-authority-data": data("ca.crt"),
+            } }],
+            "users": [{ "name": "u", "user": { "client-certificate-data": data("tls.crt"), "client-key-data": data("tls.key") } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "g", "user": "u", "namespace": "default" } }],
+            "current-context": "c",
+        });
+        let config: kube::config::Kubeconfig = serde_json::from_value(config).unwrap();
+        let config = futures::executor::block_on(kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()));
+        kube::Client::try_from(config.unwrap()).unwrap()
     }
 
     pub fn token(&self, uid: &str) -> String {
