@@ -19,6 +19,7 @@ pub mod cases;
 pub mod conditions;
 mod definitions;
 pub mod deployment;
+pub mod duration;
 pub mod gateway;
 pub mod labels;
 pub mod manifests;

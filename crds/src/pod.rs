@@ -62,6 +62,33 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,
+    /// GPUs that are the sandbox's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
+}
+
+/// GPUs, as a device plugin offers them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gpu {
+    /// How many.
+    #[schemars(range(min = 1, max = Self::MOST))]
+    pub count: i32,
+    /// The resource of which a node must have as many: `amd.com/gpu`, `nvidia.com/mig-1g.5gb`. Absent:
+    /// `nvidia.com/gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 317), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
+    pub resource_name: Option<String>,
+}
+
+impl Gpu {
+    /// Of one sandbox.
+    pub const MOST: i32 = 64;
+
+    /// The resource.
+    pub fn resource(&self) -> &str {
+        self.resource_name.as_deref().unwrap_or("nvidia.com/gpu")
+    }
 }
 
 /// A volume that keeps the workspace. Without one, the workspace lasts as long as its pod.

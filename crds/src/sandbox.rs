@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::duration::{self, Duration};
 use crate::pod::{HostAlias, Resources, SideloadMethod, Toleration, Workspace};
 
 /// An agent to run under a policy.
@@ -97,6 +98,26 @@ pub struct OpenShellSandboxSpec {
     #[schemars(length(max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["ip"]))]
     pub host_aliases: Vec<HostAlias>,
+    /// How long the sandbox lives: counted from its creation, whatever it does in that time, a stop
+    /// included. Then the object is deleted, and with it the workspace. It can be changed at any
+    /// time; one that is over already deletes at once. From 1s to 8760h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = duration::bounds("1s", "8760h")))]
+    pub ttl: Option<Duration>,
+    /// How long nothing may happen in the sandbox until it is suspended, with its workspace kept.
+    /// What happens: a main process that runs, an exec or attachment while it lasts, a start. Once
+    /// suspended it stays so until someone starts it (`openshell sandbox start`). From 90s to 8760h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = duration::bounds("90s", "8760h")))]
+    pub idle_timeout: Option<Duration>,
+}
+
+impl OpenShellSandbox {
+    /// Whether it is suspended: because its spec says so, or because nothing has happened in it for
+    /// its idle timeout.
+    pub fn is_suspended(&self) -> bool {
+        self.spec.suspend || self.status.as_ref().is_some_and(|status| status.idle_since.is_some())
+    }
 }
 
 /// Fields that a workload is started with and cannot change afterwards.
@@ -193,7 +214,7 @@ pub enum Phase {
 }
 
 /// What is known of a sandbox. The operator owns `phase`, `driver`, `workload`,
-/// `sideloadMethod`, `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
+/// `sideloadMethod`, `idleSince`, `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
 /// `mainProcess`, `enforcement` and its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -213,6 +234,10 @@ pub struct OpenShellSandboxStatus {
     /// How the supervisor got into the workload, where there was a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sideload_method: Option<SideloadMethod>,
+    /// The sandbox is suspended because nothing has happened in it since then (`spec.idleTimeout`).
+    /// A later `session.lastActivity`, which `start` sets, ends that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Time>,
     /// For machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]
@@ -242,6 +267,10 @@ pub struct SessionStatus {
     /// Since when it has been so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// When something was last done in it. Written at most once a minute, and only for a sandbox
+    /// with an `idleTimeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_activity: Option<Time>,
     /// In a cluster: the token exchange that its sandbox token comes from. Tokens of earlier exchanges
     /// are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

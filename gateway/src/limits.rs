@@ -129,6 +129,9 @@ pub const LOG_FOLLOW_QUEUE: usize = 512;
 pub const DISCONNECT_GRACE: Duration = Duration::from_millis(500);
 /// The same after a start of the gateway, when every supervisor has to come back.
 pub const RECONNECT_GRACE: Duration = Duration::from_secs(15);
+/// The last activity of a sandbox with an idle timeout is written at most this often. The shortest
+/// idle timeout is half as long again: what is written is never too old to decide from.
+pub const ACTIVITY_INTERVAL: Duration = Duration::from_mins(1);
 /// A status that is still changing is written at the latest after this time.
 pub const STATUS_COALESCE: Duration = Duration::from_millis(250);
 /// Attempts to write a status over conflicts and failures before waiting for the next change.

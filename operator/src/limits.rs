@@ -19,6 +19,8 @@ pub const RESYNC: Duration = Duration::from_mins(10);
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Change notices a slow controller may be behind before it looks at everything instead.
 pub const EVENT_BUFFER: usize = 4096;
+/// Events that wait to be written; those beyond are lost, and said in the log.
+pub const EVENTS_WAITING: usize = 1024;
 /// Workloads without an object are looked for this often.
 pub const ORPHAN_INTERVAL: Duration = Duration::from_mins(10);
 

@@ -86,6 +86,9 @@ pub(crate) struct CreateArgs {
     /// Memory at most: 512Mi, 2Gi; only where sandboxes are pods
     #[arg(long, value_name = "AMOUNT", value_parser = value::non_empty)]
     pub(crate) memory: Option<String>,
+    /// GPUs [default without a number: 1]; only where sandboxes are pods
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) gpu: Option<u32>,
     /// Settings of the driver by its name, such as
     /// {"kubernetes":{"pod":{"node_selector":{"disk":"ssd"},"runtime_class_name":"crun"}}}
     #[arg(long, value_name = "JSON", value_parser = value::object)]

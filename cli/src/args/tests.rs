@@ -53,7 +53,6 @@ fn commands_and_their_aliases() {
 #[test]
 fn what_is_not_implemented_is_not_accepted() {
     for line in [
-        "sandbox create --gpu",
         "sandbox create --upload x",
         "sandbox create --editor vscode",
         "policy set a --policy f --global",

@@ -9,7 +9,10 @@
 
 use std::path::Path;
 
-use openshell_proto::v1::{CreateSandboxRequest, DeleteSandboxRequest, ExecSandboxRequest, Sandbox, SandboxSpec, SandboxTemplate};
+use openshell_proto::v1::{
+    CreateSandboxRequest, DeleteSandboxRequest, ExecSandboxRequest, GpuResourceRequirements, ResourceRequirements, Sandbox, SandboxSpec,
+    SandboxTemplate,
+};
 use openshell_proto::value::object_to_wire;
 use serde_json::{Map, Value};
 
@@ -72,6 +75,7 @@ pub(super) async fn create(context: &Context, mut args: CreateArgs) -> Result<u8
         spec: Some(SandboxSpec {
             environment: args.env.into_iter().map(|KeyValue { key, value }| (key, value)).collect(),
             template,
+            resource_requirements: args.gpu.map(|count| ResourceRequirements { gpu: Some(GpuResourceRequirements { count: Some(count) }) }),
             policy: policy.as_ref().map(policy_file::to_wire),
             providers: args.providers,
             command: args.command,

@@ -91,13 +91,13 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) 
 async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy) -> Result<Policy, Status> {
     let (wanted, _) = effective(api, sandbox).await?;
     // What the objects ask for is what runs, or will in a moment, unless it has to wait for a start.
-    let in_force = if sandbox.spec.suspend { None } else { in_force(api, sandbox).await? };
+    let in_force = if sandbox.is_suspended() { None } else { in_force(api, sandbox).await? };
     let base = in_force.filter(|running| running.check_live_change(&wanted).is_err()).unwrap_or_else(|| wanted.clone());
     if policy.filesystem_policy.is_none() {
         policy.filesystem_policy.clone_from(&base.filesystem_policy);
     }
     // The one that is asked for already is recorded already, and the session says what becomes of it.
-    if !sandbox.spec.suspend
+    if !sandbox.is_suspended()
         && wanted.hash() != policy.hash()
         && let Err(mut error) = base.check_live_change(&policy)
     {

@@ -1,11 +1,13 @@
 //! Stopping and starting sandboxes: `spec.suspend`, and the controllers do the rest.
 //!
-//! Always allowed, whoever manages the object: whether a sandbox runs now is not what it is.
+//! Always allowed, whoever manages the object: whether a sandbox runs now is not what it is. One that
+//! was suspended because nothing happened in it is not stopped in its spec: it is woken (adr/0007).
 
+use kube::ResourceExt as _;
 use openshell_proto::v1::{self, SandboxPhase};
 use tonic::{Request, Status};
 
-use super::objects::{Change, Suspend};
+use super::objects::{self, Change, Suspend};
 use super::sandboxes::response;
 use super::{Api, scope};
 use crate::convert::sandbox::phase;
@@ -35,12 +37,15 @@ pub(super) async fn start(api: &Api, request: Request<v1::StartSandboxRequest>) 
     let call = async {
         let object = api
             .suspend_sandbox(&request.name, Suspend::No, |sandbox| match phase(sandbox) {
-                SandboxPhase::Stopped => Ok(Change::Write),
-                SandboxPhase::Starting | SandboxPhase::Ready => Ok(Change::Nothing),
+                SandboxPhase::Stopped if sandbox.spec.suspend => Ok(Change::Write),
+                SandboxPhase::Stopped | SandboxPhase::Starting | SandboxPhase::Ready => Ok(Change::Nothing),
                 other => Err(refused(&request.name, "started", other)),
             })
             .await?;
-        Ok(response(&object))
+        let asleep = phase(&object) == SandboxPhase::Stopped && !object.spec.suspend && object.is_suspended();
+        let Some(uid) = object.uid().filter(|_| asleep) else { return Ok(response(&object)) };
+        api.hub.wake(&uid).await.map_err(|e| objects::failed("sandbox", &request.name, e))?;
+        Ok(response(&api.sandbox(&request.name).await?))
     };
     api.requests.once("StartSandbox", &id, request.clone(), Box::pin(call)).await
 }

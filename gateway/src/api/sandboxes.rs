@@ -66,10 +66,13 @@ fn wanted(request: &v1::CreateSandboxRequest, placement: &Placement) -> Result<O
         return Err(v.into_result().expect_err("a violation was just added"));
     };
     not_supported(spec, placement, &mut v);
-    let pod = match (&spec.template, placement.workload()) {
-        (Some(template), Workload::Pod) => template::from_wire(template, &mut v),
-        _ => Pod::default(),
-    };
+    let mut pod = Pod::default();
+    if placement.workload() == Workload::Pod {
+        if let Some(template) = &spec.template {
+            pod = template::from_wire(template, &mut v);
+        }
+        template::gpu_from_wire(spec.resource_requirements.as_ref(), &mut pod, &mut v);
+    }
     check::environment("spec.environment", Environment::Sandbox, &spec.environment, &mut v);
     check::command("spec.command", &spec.command, &check::MAIN, &mut v);
     if spec.tty && spec.command.is_empty() {
@@ -120,14 +123,9 @@ fn not_supported(spec: &v1::SandboxSpec, placement: &Placement, v: &mut Violatio
         "it is set by the gateway; leave it out".to_owned(),
     );
     refuse(
-        spec.resource_requirements.as_ref().is_some_and(|r| r.gpu.is_some()),
-        "spec.resource_requirements.gpu",
-        match workload {
-            Workload::Processes => format!("the {driver} driver gives no GPU; leave it out"),
-            Workload::Pod => format!(
-                "the {driver} driver does not know which resource of the cluster is meant; name it in spec.template.resources.limits, such as nvidia.com/gpu"
-            ),
-        },
+        workload == Workload::Processes && spec.resource_requirements.as_ref().is_some_and(|r| r.gpu.is_some()),
+        template::GPU,
+        format!("the {driver} driver gives no GPU; leave it out"),
     );
     let restart = v1::SandboxRestartPolicy::try_from(spec.restart_policy);
     refuse(

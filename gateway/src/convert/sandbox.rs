@@ -26,6 +26,7 @@ fn spec_to_wire(spec: &OpenShellSandboxSpec) -> v1::SandboxSpec {
         tty: spec.tty,
         restart_policy: v1::SandboxRestartPolicy::Never.into(),
         template: template::to_wire(spec),
+        resource_requirements: template::gpu_to_wire(spec),
         ..v1::SandboxSpec::default()
     }
 }
@@ -105,10 +106,16 @@ pub(crate) fn phase(object: &OpenShellSandbox) -> v1::SandboxPhase {
     }
     let status = object.status.as_ref();
     let Some(phase) = status.and_then(|s| s.phase) else { return v1::SandboxPhase::Provisioning };
+    // Woken: somebody has started it since it was suspended for idleness.
+    let last = status.and_then(|s| s.session.as_ref()?.last_activity.as_ref());
+    let woken = status.and_then(|s| s.idle_since.as_ref()).zip(last).is_some_and(|(idle, last)| last > idle);
     let ahead = status.and_then(|s| s.observed_generation) < object.metadata.generation;
     match (object.spec.suspend, phase) {
         (true, Phase::Ready | Phase::Completed | Phase::Starting | Phase::Provisioning) if ahead => v1::SandboxPhase::Stopping,
-        (false, Phase::Stopped | Phase::Stopping) if ahead => v1::SandboxPhase::Starting,
+        // One that was suspended for idleness stays so, whatever else changes in its spec.
+        (false, Phase::Stopped | Phase::Stopping) if woken || (ahead && status.is_none_or(|s| s.idle_since.is_none())) => {
+            v1::SandboxPhase::Starting
+        }
         (_, Phase::Provisioning) => v1::SandboxPhase::Provisioning,
         (_, Phase::Ready) => v1::SandboxPhase::Ready,
         (_, Phase::Error) => v1::SandboxPhase::Error,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use openshell_crds::OpenShellSandboxSpec;
-use openshell_crds::pod::{Quantity, Resources, TaintEffect, Toleration, TolerationOperator};
+use openshell_crds::pod::{Gpu, Quantity, Resources, TaintEffect, Toleration, TolerationOperator};
 use openshell_proto::v1;
 use openshell_proto::value::{object_from_wire, object_to_wire};
 use serde_json::{Map, Value, json};
@@ -17,6 +17,8 @@ use crate::errors::Violations;
 /// The driver whose configuration this is, as requests name it.
 const DRIVER: &str = "kubernetes";
 const RESOURCES: &str = "spec.template.resources";
+/// Where a request asks for GPUs.
+pub(crate) const GPU: &str = "spec.resource_requirements.gpu";
 const POD: &str = "spec.template.driver_config.kubernetes.pod";
 
 /// What a request asks of the pod, as the object says it.
@@ -51,6 +53,22 @@ pub(crate) fn from_wire(template: &v1::SandboxTemplate, v: &mut Violations) -> P
     pod
 }
 
+/// The GPUs that a request asks for, of the resource that is the usual one.
+pub(crate) fn gpu_from_wire(asked: Option<&v1::ResourceRequirements>, pod: &mut Pod, v: &mut Violations) {
+    let Some(gpu) = asked.and_then(|asked| asked.gpu.as_ref()) else { return };
+    let count = gpu.count.unwrap_or(1);
+    match i32::try_from(count).ok().filter(|count| (1..=Gpu::MOST).contains(count)) {
+        Some(count) => pod.resources.get_or_insert_default().gpu = Some(Gpu { count, resource_name: None }),
+        None => v.add(GPU, format!("{count} GPUs; ask for 1 to {}", Gpu::MOST)),
+    }
+}
+
+/// The requirements that ask for it again.
+pub(crate) fn gpu_to_wire(spec: &OpenShellSandboxSpec) -> Option<v1::ResourceRequirements> {
+    let gpu = spec.resources.as_ref()?.gpu.as_ref()?;
+    Some(v1::ResourceRequirements { gpu: Some(v1::GpuResourceRequirements { count: u32::try_from(gpu.count).ok() }) })
+}
+
 /// The template that asks for what the object says; none if it asks for nothing.
 pub(crate) fn to_wire(spec: &OpenShellSandboxSpec) -> Option<v1::SandboxTemplate> {
     let mut pod = Map::new();
@@ -80,6 +98,7 @@ pub(crate) fn field(path: &str) -> String {
     let names = [
         ("spec.image", "spec.template.image"),
         ("spec.runtimeClassName", "spec.template.runtime_class_name"),
+        ("spec.resources.gpu", GPU),
         ("spec.resources", RESOURCES),
         ("spec.nodeSelector", "spec.template.driver_config.kubernetes.pod.node_selector"),
         ("spec.tolerations", "spec.template.driver_config.kubernetes.pod.tolerations"),

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use openshell_crds::sandbox::{OpenShellSandboxSpec, OpenShellSandboxStatus, Phase};
+use openshell_crds::sandbox::{OpenShellSandboxSpec, OpenShellSandboxStatus, Phase, SessionStatus};
 use openshell_crds::{OpenShellSandbox, Provider};
 use openshell_proto::v1::{self, SandboxPhase};
 use openshell_proto::{datamodel, supervisor};
@@ -116,6 +116,14 @@ fn the_phase_runs_ahead_of_the_controllers() {
     ] {
         assert_eq!(sandbox::phase(&object(suspend, phase, generation)), expected, "{suspend} {phase:?} {generation}");
     }
+    // Suspended for idleness: a change of the spec does not wake it, a later activity does.
+    let at = |second: i64| Some(Time(jiff::Timestamp::from_second(second).unwrap()));
+    let mut idle = object(false, Some(Phase::Stopped), 2);
+    let status = idle.status.as_mut().unwrap();
+    (status.idle_since, status.session) = (at(100), Some(SessionStatus { last_activity: at(100), ..Default::default() }));
+    assert_eq!(sandbox::phase(&idle), SandboxPhase::Stopped);
+    idle.status.as_mut().unwrap().session.as_mut().unwrap().last_activity = at(101);
+    assert_eq!(sandbox::phase(&idle), SandboxPhase::Starting);
     let mut deleted = object(false, Some(Phase::Ready), 1);
     deleted.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
     assert_eq!(sandbox::phase(&deleted), SandboxPhase::Deleting);

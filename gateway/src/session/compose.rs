@@ -72,7 +72,7 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
     // Of a sandbox that was stopped nothing runs that could differ: it starts under the newest.
-    let runs = !sandbox.spec.suspend || task.session().is_some();
+    let runs = !sandbox.is_suspended() || task.session().is_some();
     let revision = match &task.in_force {
         Some(in_force) if runs && in_force.number != newest.number => match in_force.policy.check_live_change(&newest.policy) {
             Ok(()) => {

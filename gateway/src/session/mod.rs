@@ -15,11 +15,13 @@
 //! * `exchange`: tokens for supervisors in pods.
 //! * `compose`: what a supervisor is told. Credentials leave here only for a session whose
 //!   enforcement can keep them from the agent.
+//! * `activity`: when something was last done in a sandbox.
 //! * `status`: what the session knows, written to the object: only when it changed, coalesced.
 //! * [`logs`]: what the supervisors recorded.
 //!
 //! The controllers are met only in the API object.
 
+mod activity;
 mod compose;
 mod exchange;
 pub mod logs;
@@ -144,7 +146,7 @@ impl Hub {
         let handle = self.inner.handle(uid);
         let permit = Arc::clone(&handle.relays).try_acquire_owned().map_err(|_| RelayError::LimitReached(RELAYS_PER_SANDBOX))?;
         let session = handle.session(RELAY_WAIT).await.ok_or(RelayError::NotConnected)?;
-        let mut requested = self.inner.pending.request(uid, permit);
+        let mut requested = self.inner.pending.request(uid, permit, handle.activity.begin());
         let open = openshell_proto::supervisor::RelayOpen { relay_id: requested.id.clone(), target: Some(target) };
         session.send(from_gateway::Payload::RelayOpen(open)).await.map_err(|_| RelayError::Lost)?;
         match tokio::time::timeout(RELAY_WAIT, &mut requested.opened).await {
@@ -153,6 +155,16 @@ impl Hub {
             Ok(Err(_)) => Err(RelayError::Lost),
             Err(_) => Err(RelayError::TimedOut),
         }
+    }
+
+    /// Ends a suspension that nobody asked for (`spec.idleTimeout`): the object says that something
+    /// was done, and whoever runs the sandbox starts it.
+    pub async fn wake(&self, uid: &str) -> Result<(), kube::Error> {
+        let lost = || kube::Error::Service("the sandbox was deleted".into());
+        let (told, answer) = tokio::sync::oneshot::channel();
+        let events = self.inner.handle(uid).events;
+        events.send(sandbox::Event::Wake { told }).await.map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())?
     }
 
     /// Whether a session is live.

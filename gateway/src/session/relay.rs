@@ -18,6 +18,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::activity::Busy;
 use crate::limits::RELAY_QUEUE;
 
 /// A running command, or an attachment to the main process.
@@ -67,8 +68,11 @@ pub(super) struct Waiting {
     opened: oneshot::Sender<Result<(), RelayError>>,
     events: mpsc::Sender<relay_up::Payload>,
     stdin: mpsc::Receiver<relay_down::Payload>,
-    permit: OwnedSemaphorePermit,
+    held: Held,
 }
+
+/// What a relay holds until it is over: its place, and the sandbox busy.
+type Held = (OwnedSemaphorePermit, Busy);
 
 /// A relay that was asked for; forgets the request when it is dropped.
 pub(super) struct Requested {
@@ -85,12 +89,12 @@ impl Drop for Requested {
 }
 
 impl Pending {
-    pub(super) fn request(self: &Arc<Self>, sandbox: &str, permit: OwnedSemaphorePermit) -> Requested {
+    pub(super) fn request(self: &Arc<Self>, sandbox: &str, permit: OwnedSemaphorePermit, busy: Busy) -> Requested {
         let id = uuid::Uuid::new_v4().to_string();
         let (opened_tx, opened) = oneshot::channel();
         let (events_tx, events) = mpsc::channel(RELAY_QUEUE);
         let (stdin, stdin_rx) = mpsc::channel(RELAY_QUEUE);
-        let waiting = Waiting { sandbox: sandbox.to_owned(), opened: opened_tx, events: events_tx, stdin: stdin_rx, permit };
+        let waiting = Waiting { sandbox: sandbox.to_owned(), opened: opened_tx, events: events_tx, stdin: stdin_rx, held: (permit, busy) };
         self.waiting.lock().insert(id.clone(), waiting);
         Requested { pending: Arc::clone(self), id, opened, handle: Some(ExecHandle { stdin, events }) }
     }
@@ -132,7 +136,7 @@ impl Pending {
         let waiting = self.take(id, sandbox).ok_or_else(|| Status::not_found("no such relay is waited for; it may have been given up"))?;
         let done = CancellationToken::new();
         let _ = waiting.opened.send(Ok(()));
-        tokio::spawn(pump_up(up, waiting.events, done.clone(), waiting.permit));
+        tokio::spawn(pump_up(up, waiting.events, done.clone(), waiting.held));
         let down = Down { stdin: Some(waiting.stdin), done };
         Ok(futures::stream::unfold(down, |mut down| async move {
             let payload = down.next().await?;
@@ -141,12 +145,7 @@ impl Pending {
     }
 }
 
-async fn pump_up(
-    mut up: Streaming<RelayUp>,
-    events: mpsc::Sender<relay_up::Payload>,
-    done: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-) {
+async fn pump_up(mut up: Streaming<RelayUp>, events: mpsc::Sender<relay_up::Payload>, done: CancellationToken, _held: Held) {
     let _ended = done.drop_guard();
     loop {
         let message = tokio::select! {

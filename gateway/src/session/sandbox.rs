@@ -21,13 +21,14 @@ use openshell_proto::supervisor::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
+use super::activity::{Activity, Said};
 use super::{AcknowledgeError, Inner, compose, status};
 use crate::limits::{DISCONNECT_GRACE, RECONNECT_GRACE, SANDBOX_QUEUE, STATUS_COALESCE};
 
@@ -42,6 +43,8 @@ pub(super) enum Event {
     Received { session: Uuid, payload: from_supervisor::Payload },
     /// A session ended.
     Closed { session: Uuid, why: &'static str },
+    /// It was suspended because nothing happened in it, and somebody starts it.
+    Wake { told: oneshot::Sender<Result<(), kube::Error>> },
     /// The sandbox was deleted.
     Deleted,
 }
@@ -94,6 +97,7 @@ pub(super) struct Handle {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) dirty: Arc<Notify>,
     pub(super) relays: Arc<Semaphore>,
+    pub(super) activity: Arc<Activity>,
     snapshot: watch::Receiver<Snapshot>,
     seen: Arc<Mutex<Option<Seen>>>,
 }
@@ -151,6 +155,7 @@ pub(super) fn spawn(inner: &Arc<Inner>, uid: String, relays: Arc<Semaphore>) -> 
     let (events, queue) = mpsc::channel(SANDBOX_QUEUE);
     let (publish, snapshot) = watch::channel(Snapshot::default());
     let dirty = Arc::new(Notify::new());
+    let activity = Arc::<Activity>::default();
     let task = Task {
         inner: Arc::clone(inner),
         uid,
@@ -167,12 +172,15 @@ pub(super) fn spawn(inner: &Arc<Inner>, uid: String, relays: Arc<Semaphore>) -> 
         known_policy: None,
         problem: None,
         held_back: None,
+        activity: Arc::clone(&activity),
+        said: Said::default(),
+        idle_timeout: IdleTimeout::Unknown,
         write_at: Some(Instant::now() + RECONNECT_GRACE),
         write_by: None,
         attempts: 0,
     };
     tokio::spawn(task.run(queue, Arc::clone(&dirty), inner.ended.clone()));
-    Handle { events, dirty, relays, snapshot, seen: Arc::default() }
+    Handle { events, dirty, relays, activity, snapshot, seen: Arc::default() }
 }
 
 /// The supervisor that is, or was last, connected.
@@ -181,6 +189,15 @@ pub(super) struct Instance {
     pub(super) id: String,
     pub(super) version: String,
     pub(super) since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time,
+}
+
+/// Whether anybody wants to know when something was last done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdleTimeout {
+    /// The object has not been seen yet.
+    Unknown,
+    None,
+    Some,
 }
 
 /// How far to compose.
@@ -229,6 +246,10 @@ pub(super) struct Task {
     pub(super) problem: Option<Problem>,
     /// Why the newest revision is not pushed, where its static part differs.
     pub(super) held_back: Option<String>,
+    activity: Arc<Activity>,
+    /// What the object says of it.
+    pub(super) said: Said,
+    idle_timeout: IdleTimeout,
     /// When the status is to be written.
     write_at: Option<Instant>,
     /// The latest time for a status that is still changing.
@@ -238,14 +259,17 @@ pub(super) struct Task {
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Event>, dirty: Arc<Notify>, ended: CancellationToken) {
+        let activity = Arc::clone(&self.activity);
         loop {
-            let write_at = self.write_at;
+            let (write_at, due) = (self.write_at, self.said.due());
             tokio::select! {
                 event = queue.recv() => match event {
                     Some(Event::Deleted) | None => break,
                     Some(event) => self.handle(event).await,
                 },
                 () = dirty.notified() => self.recompose().await,
+                () = activity.changed() => self.said.noted(Instant::now()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.say_activity().await,
                 () = sleep_until(write_at.unwrap_or_else(Instant::now)), if write_at.is_some() => self.write().await,
                 () = ended.cancelled() => {
                     self.drop_session();
@@ -298,8 +322,50 @@ impl Task {
                     self.write_at = Some(Instant::now() + DISCONNECT_GRACE);
                 }
             }
+            Event::Wake { told } => {
+                self.said.say(Some(k8s_openapi::jiff::Timestamp::now()), Instant::now());
+                // Nobody waits any more: it was done all the same.
+                let _ = told.send(status::write(self).await);
+            }
             Event::Deleted => {}
         }
+    }
+
+    /// A supervisor that was not there before begins an idle period; one that only comes back goes
+    /// on in its own.
+    fn came(&mut self, instance: &str) {
+        let known = |sandbox: &OpenShellSandbox| Some(sandbox.status.as_ref()?.session.as_ref()?.instance_id == instance);
+        if self.sandbox().and_then(|sandbox| known(&sandbox)) != Some(true) {
+            // Said along with the session.
+            self.said.last = Some(k8s_openapi::jiff::Timestamp::now());
+        }
+    }
+
+    /// Writes when something was last done. Of a sandbox that nobody is connected to, or in which
+    /// nobody waits for nothing to happen, there is nothing to say.
+    async fn say_activity(&mut self) {
+        if self.session().is_none() || self.idle_timeout != IdleTimeout::Some {
+            self.said.hush();
+            return;
+        }
+        self.said.say(self.activity.last(), Instant::now());
+        if self.activity.goes_on() {
+            self.said.noted(Instant::now());
+        }
+        self.write().await;
+    }
+
+    /// Follows `spec.idleTimeout`: where it is new, what is known already is said.
+    fn follow_idle_timeout(&mut self) {
+        let Some(sandbox) = self.sandbox() else { return };
+        let now = if sandbox.spec.idle_timeout.is_some() { IdleTimeout::Some } else { IdleTimeout::None };
+        let before = std::mem::replace(&mut self.idle_timeout, now);
+        // A gateway that has just started leaves what the one before has said.
+        if before == IdleTimeout::Unknown || before == now {
+            return;
+        }
+        self.said.say(self.activity.last(), Instant::now());
+        self.touch();
     }
 
     /// Takes a new session in. It supersedes the one before, unless it belongs to an instance
@@ -326,6 +392,7 @@ impl Task {
             }
             self.pushed = None;
             self.in_force = None;
+            self.came(&hello.instance_id);
             self.publish.send_modify(|s| {
                 s.acknowledged = 0;
                 s.refused = None;
@@ -422,6 +489,7 @@ impl Task {
     async fn recompose(&mut self) {
         let shown = |task: &Self| (task.problem.clone(), task.held_back.clone(), task.known_policy.as_ref().map(|k| k.number));
         let before = shown(self);
+        self.follow_idle_timeout();
         // An agent that is still held back starts with all of its credentials.
         let begun = self.pushed.as_ref().is_some_and(|pushed| !pushed.await_enforcement);
         let has = if begun { compose::Held::Something } else { compose::Held::Nothing };

@@ -77,7 +77,7 @@ fn desired(task: &Task, before: &OpenShellSandboxStatus, sandbox: &OpenShellSand
     let generation = sandbox.metadata.generation;
     let mut next = before.clone();
     let connected = task.session().is_some();
-    next.session = session(task, before.session.as_ref(), connected);
+    next.session = session(task, before.session.as_ref(), connected, sandbox);
     if let Some(enforcement) = &task.enforcement {
         let enforcement = enforcement_status(enforcement);
         conditions::set(&mut next.conditions, enforced_condition(&enforcement, generation));
@@ -96,7 +96,7 @@ fn desired(task: &Task, before: &OpenShellSandboxStatus, sandbox: &OpenShellSand
     next
 }
 
-fn session(task: &Task, before: Option<&SessionStatus>, connected: bool) -> Option<SessionStatus> {
+fn session(task: &Task, before: Option<&SessionStatus>, connected: bool, sandbox: &OpenShellSandbox) -> Option<SessionStatus> {
     let instance_id = match (&task.instance, before) {
         (Some(instance), _) => instance.id.clone(),
         // Nobody came back since the gateway started: what is known is who was there.
@@ -111,7 +111,13 @@ fn session(task: &Task, before: Option<&SessionStatus>, connected: bool) -> Opti
     };
     // Until a supervisor has come, what is known is who was there.
     let exchange = if task.instance.is_some() { task.exchange.clone() } else { before.and_then(|before| before.exchange.clone()) };
-    Some(SessionStatus { instance_id, connected, since, exchange })
+    let last_activity = sandbox.spec.idle_timeout.as_ref().and_then(|_| {
+        // What the gateway before this one has said of the same supervisor holds.
+        let before = before.filter(|before| before.instance_id == instance_id).and_then(|before| before.last_activity.clone());
+        let last = task.said.last.and_then(|last| whole(last.as_second())).max(before);
+        last.or_else(|| whole(task.instance.as_ref()?.since.0.as_second()))
+    });
+    Some(SessionStatus { instance_id, connected, since, last_activity, exchange })
 }
 
 fn policy(task: &Task, before: Option<&PolicyInForce>) -> Option<PolicyInForce> {
@@ -126,7 +132,7 @@ fn policy(task: &Task, before: Option<&PolicyInForce>) -> Option<PolicyInForce> 
 
 fn connected_condition(task: &Task, connected: bool, sandbox: &OpenShellSandbox) -> Condition {
     let (is, reason, message) = match (&task.instance, connected) {
-        (_, false) if sandbox.spec.suspend => (Is::False, "Stopped", "the sandbox is stopped, so it has no supervisor".to_owned()),
+        (_, false) if sandbox.is_suspended() => (Is::False, "Stopped", "the sandbox is stopped, so it has no supervisor".to_owned()),
         (Some(instance), true) => (Is::True, "SessionLive", format!("supervisor {} is connected", instance.version)),
         (Some(_), false) => (
             Is::False,
@@ -196,7 +202,11 @@ fn main_status(main: &MainProcess) -> MainProcessStatus {
 
 /// To whole seconds, as the API keeps times: a finer one would differ from what is read back.
 fn time(timestamp: &prost_types::Timestamp) -> Option<Time> {
-    k8s_openapi::jiff::Timestamp::from_second(timestamp.seconds).ok().map(Time)
+    whole(timestamp.seconds)
+}
+
+fn whole(seconds: i64) -> Option<Time> {
+    k8s_openapi::jiff::Timestamp::from_second(seconds).ok().map(Time)
 }
 
 #[cfg(test)]

@@ -98,6 +98,15 @@ fn check(request: &PodRequest) -> Result<(), BlueprintError> {
                 return refuse(format!("resources.{list}: \"{name}\" is no resource; use cpu, memory or what a device plugin offers"));
             }
         }
+        if let Some(gpu) = &resources.gpu {
+            let resource = gpu.resource();
+            if !qualified(resource) {
+                return refuse(format!("resources.gpu.resourceName: \"{resource}\" is no resource; use what a device plugin offers"));
+            }
+            if resources.limits.contains_key(resource) || resources.requests.contains_key(resource) {
+                return refuse(format!("resources: {resource} is asked for by gpu and by name; leave one of them out"));
+            }
+        }
     }
     if let Some(key) = request.node_selector.keys().find(|key| !qualified(key)) {
         return refuse(format!("nodeSelector: \"{key}\" is no label; labels are names such as kubernetes.io/arch"));

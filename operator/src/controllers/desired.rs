@@ -1,15 +1,17 @@
 //! From objects to what is wanted.
 
+use jiff::SignedDuration;
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, ResourceExt as _};
+use openshell_crds::duration::Duration;
 use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, Policy, Provider};
 use serde::de::DeserializeOwned;
 
 use super::{Shared, api};
 use crate::blueprint::{self, BlueprintError, Reason, SandboxBlueprint, compose};
 use crate::driver::WorkloadState;
-use crate::reconcile::{Desired, Intent, Refusal};
+use crate::reconcile::{Desired, Intent, Lifetime, Refusal};
 
 /// A sandbox object as it was read.
 pub(super) struct Subject {
@@ -58,7 +60,16 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
             }
         }
     };
-    Ok(Desired { generation, intent })
+    Ok(Desired { generation, intent, lifetime: subject.sandbox.as_ref().map(lifetime).unwrap_or_default() })
+}
+
+/// For how long it is wanted. The clock of its age is the API server's, as everybody sees it.
+fn lifetime(sandbox: &OpenShellSandbox) -> Lifetime {
+    let until = |ttl: &Duration| {
+        let ttl = SignedDuration::try_from(ttl.get()).ok()?;
+        sandbox.metadata.creation_timestamp.as_ref()?.0.checked_add(ttl).ok()
+    };
+    Lifetime { until: sandbox.spec.ttl.as_ref().and_then(until), idle: sandbox.spec.idle_timeout.as_ref().map(Duration::get) }
 }
 
 /// The blueprint of a sandbox, if its objects make one that this driver can run.

@@ -20,6 +20,7 @@
 mod backoff;
 mod deployment;
 mod desired;
+mod events;
 mod gateway;
 mod orphans;
 mod policy;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::ComputeDriver;
 use crate::metrics::Metrics;
 pub use deployment::DeploymentConfig;
+use events::Events;
 use watched::Watched;
 
 /// What the controllers work with.
@@ -91,6 +93,7 @@ struct Shared {
     policies: Watched<Policy>,
     providers: Watched<Provider>,
     gateways: Watched<OpenShellGateway>,
+    events: Events,
 }
 
 /// Runs all controllers until `shutdown`; reconciles that have begun are finished.
@@ -100,6 +103,7 @@ pub async fn run(config: ControllerConfig, shutdown: CancellationToken) -> Resul
         policies: Watched::start(api(&config), &shutdown),
         providers: Watched::start(api(&config), &shutdown),
         gateways: Watched::start(Api::namespaced(config.client.clone(), &config.gateway_namespace), &shutdown),
+        events: Events::start(config.client.clone(), &config.setting),
         config,
     });
     count_sandboxes(&shared);

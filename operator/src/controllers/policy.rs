@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::events::{self, Events};
 use super::status::{self, Written};
 use super::watched::{Guarded, refs};
 use super::{Shared, api};
@@ -44,13 +45,19 @@ struct Use {
 struct Context {
     api: Api<Guarded<Policy>>,
     backoff: Backoff,
+    events: Events,
     /// Uses by policy, as last counted.
     uses: ArcSwap<HashMap<String, Vec<Use>>>,
 }
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context = Arc::new(Context { api: api(&shared.config), backoff: Backoff::default(), uses: ArcSwap::default() });
+    let context = Arc::new(Context {
+        api: api(&shared.config),
+        backoff: Backoff::default(),
+        events: shared.events.clone(),
+        uses: ArcSwap::default(),
+    });
     let own = shared.policies.queue();
     let queue = stream::select(own, recounts(Arc::clone(&shared), Arc::clone(&context)))
         .map(Ok::<_, std::convert::Infallible>)
@@ -99,7 +106,7 @@ fn count(shared: &Shared) -> HashMap<String, Vec<Use>> {
     let mut uses: HashMap<String, Vec<Use>> = HashMap::new();
     for sandbox in shared.sandboxes.store().state() {
         let Ok(sandbox) = &sandbox.0 else { continue };
-        if sandbox.spec.suspend || sandbox.metadata.deletion_timestamp.is_some() {
+        if sandbox.is_suspended() || sandbox.metadata.deletion_timestamp.is_some() {
             continue;
         }
         if let Ok(PolicySource::Referenced(name) | PolicySource::Selected(name)) = policy_of(sandbox, &shared.config.namespace, readable())
@@ -134,8 +141,10 @@ async fn reconcile(object: Arc<Guarded<Policy>>, context: Arc<Context>) -> Resul
             Value::Object(fields) => fields,
             _ => Map::new(),
         };
-        if let Written::Conflict = status::write(&context.api, &name, policy.metadata.resource_version.as_deref(), fields).await? {
-            return Ok(Next::requeue(limits::BACKOFF_FIRST));
+        match status::write(&context.api, &name, policy.metadata.resource_version.as_deref(), fields).await? {
+            Written::Done(_) => context.events.tell::<Policy>(&policy.metadata, events::of_policy(&before, &after)),
+            Written::Conflict => return Ok(Next::requeue(limits::BACKOFF_FIRST)),
+            Written::Gone => {}
         }
     }
     context.backoff.settled(&name);

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::events::{self, Events};
 use super::status::{self, Written};
 use super::watched::Guarded;
 use super::{Setting, Shared, api};
@@ -33,6 +34,7 @@ struct Context {
     /// The Secrets, where they may be looked at.
     secrets: Option<Api<Secret>>,
     backoff: Backoff,
+    events: Events,
 }
 
 /// Runs until shutdown.
@@ -42,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         Setting::Cluster { .. } => None,
     };
     let changes = secrets.clone().map_or_else(|| stream::empty().boxed(), secret_changes);
-    let context = Arc::new(Context { api: api(&shared.config), secrets, backoff: Backoff::default() });
+    let context = Arc::new(Context { api: api(&shared.config), secrets, backoff: Backoff::default(), events: shared.events.clone() });
     let own = shared.providers.queue();
     let of_secrets = shared.providers.concerned(changes, |secret: &String, provider| {
         provider.spec.credentials.iter().any(|credential| credential.secret_key_ref.name == *secret)
@@ -97,8 +99,10 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
             Value::Object(fields) => fields,
             _ => Map::new(),
         };
-        if let Written::Conflict = status::write(&context.api, &name, provider.metadata.resource_version.as_deref(), fields).await? {
-            return Ok(Next::requeue(limits::BACKOFF_FIRST));
+        match status::write(&context.api, &name, provider.metadata.resource_version.as_deref(), fields).await? {
+            Written::Done(_) => context.events.tell::<Provider>(&provider.metadata, events::of_provider(&before, &after)),
+            Written::Conflict => return Ok(Next::requeue(limits::BACKOFF_FIRST)),
+            Written::Gone => {}
         }
     }
     context.backoff.settled(&name);

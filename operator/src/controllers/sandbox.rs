@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{self, applier};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::desired::{Subject, desired};
+use super::events::{self, Turn};
 use super::status::{self, Written};
 use super::watched::{Changed, Guarded};
 use super::{Shared, api};
@@ -394,6 +395,10 @@ impl Attempt<'_> {
                     failpoint::reached("sandbox-releasing");
                     return Ok((self.release().await?, None));
                 }
+                Action::Expire => {
+                    failpoint::reached("sandbox-expiring");
+                    return Ok((self.expire().await?, None));
+                }
                 Action::Ensure(blueprint) => {
                     failpoint::reached("sandbox-starting");
                     let started = driver.ensure(blueprint).await;
@@ -430,6 +435,27 @@ impl Attempt<'_> {
         }
     }
 
+    fn tell(&self, turns: impl IntoIterator<Item = Turn>) {
+        self.context.shared.events.tell::<OpenShellSandbox>(&self.subject.meta, turns);
+    }
+
+    /// Deletes the object that was read. If it has changed since, it is looked at again: its time
+    /// may have been extended.
+    async fn expire(&mut self) -> Result<Outcome, Error> {
+        let preconditions = Preconditions { uid: Some(self.uid.to_owned()), resource_version: self.subject.meta.resource_version.clone() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match self.context.api.delete(self.name, &params).await {
+            Ok(_) => {
+                tracing::info!(sandbox = self.name, "its ttl is over: deleted");
+                self.tell([Turn::normal("Delete", "Expired", "its ttl is over: it is deleted, and its workspace with it")]);
+                Ok(Outcome::Changed)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Outcome::Changed),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Outcome::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn set_finalizers(&mut self, finalizers: &[String]) -> Result<Outcome, Error> {
         let version = self.subject.meta.resource_version.as_deref();
         match status::set_finalizers(&self.context.api, self.name, version, finalizers).await? {
@@ -455,6 +481,7 @@ impl Attempt<'_> {
             ("driver", status::field(&after.driver)),
             ("workload", status::field(&after.workload)),
             ("sideloadMethod", status::field(&after.sideload_method)),
+            ("idleSince", status::field(&after.idle_since)),
             ("conditions", status::field(&after.conditions)),
         ]
         .into_iter()
@@ -463,6 +490,7 @@ impl Attempt<'_> {
         let version = self.subject.meta.resource_version.as_deref();
         match status::write(&self.context.api, self.name, version, fields).await? {
             Written::Done(object) => {
+                self.tell(events::of_sandbox(before, after));
                 self.context.written.lock().insert(self.uid.to_owned(), *object);
                 Ok(Said::Done)
             }

@@ -26,6 +26,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use openshell_crds::OpenShellSandboxStatus;
 use openshell_crds::pod::SideloadMethod;
@@ -42,6 +44,17 @@ pub struct Desired {
     pub generation: i64,
     /// What is wanted.
     pub intent: Intent,
+    /// For how long.
+    pub lifetime: Lifetime,
+}
+
+/// For how long a sandbox is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When its time is over.
+    pub until: Option<Timestamp>,
+    /// How long nothing may happen in it until it is suspended.
+    pub idle: Option<Duration>,
 }
 
 /// What is wanted of a sandbox.
@@ -131,4 +144,6 @@ pub enum Action {
     Delete,
     /// Take our finalizer off: nothing is left outside the API.
     Release,
+    /// Delete the object, unless it has changed since it was read: its time is over.
+    Expire,
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use openshell_crds::conditions::{self, Is};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, SessionStatus};
 use openshell_proto::ENDED_WITH_SANDBOX;
 
-use super::status::Report;
+use super::status::{Report, Suspension};
 use super::{Action, Desired, Hold, Intent, Observed, Plan, Refusal};
 use crate::blueprint::SandboxBlueprint;
 use crate::driver::{Cleanup, Retry, WorkloadState};
@@ -22,12 +23,22 @@ struct Step {
 
 /// What to do next for one sandbox, and what to say about it.
 pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
-    let step = match &desired.intent {
+    let removed = matches!(desired.intent, Intent::Remove);
+    let idle = Idleness::of(desired, observed, now);
+    let mut step = match &desired.intent {
         Intent::Remove => remove(observed, now),
-        Intent::Suspend => suspend(observed, now),
+        _ if desired.lifetime.until.is_some_and(|until| until <= now) => expire(observed),
+        Intent::Suspend => suspend(&Suspension::asked_for(), observed, now),
         Intent::Refused(error) => refused(error, observed, now),
-        Intent::Run(blueprint) => run(blueprint, observed, now),
+        Intent::Run(blueprint) => match (&idle, desired.lifetime.idle) {
+            (Idleness::Since(_), Some(timeout)) => suspend(&Suspension::idle(timeout), observed, now),
+            (Idleness::From(_), Some(timeout)) => idle_from_now(timeout, now),
+            _ => run(blueprint, observed, now),
+        },
     };
+    let ends = [desired.lifetime.until.filter(|_| !removed), idle.ends()];
+    step.recheck_at = ends.into_iter().flatten().filter(|end| *end > now).chain(step.recheck_at).min();
+    step.report.idle_since = idle.since();
     let report = match &observed.failure {
         Some(failure) if failure.retry == Retry::Never => step.report.stalled_by(failure.code, &failure.message),
         Some(failure) => step.report.delayed_by(failure.code, &failure.message),
@@ -49,10 +60,73 @@ fn remove(observed: &Observed, now: Timestamp) -> Step {
     }
 }
 
-/// It shall be stopped.
-fn suspend(observed: &Observed, now: Timestamp) -> Step {
+/// Its time is over. Deleting the object is what everybody else would do, and the rest follows.
+fn expire(observed: &Observed) -> Step {
+    Step { actions: vec![Action::Expire], report: Report::expired(observed.status.phase.unwrap_or_default()), recheck_at: None }
+}
+
+/// What there is to say of a sandbox in which nothing happens (adr/0007).
+enum Idleness {
+    /// Something happens, or nobody asks.
+    No,
+    /// Nothing has happened for a while; if it stays so, its idle period ends then.
+    Until(Timestamp),
+    /// It has ended: nothing has happened since then. Said first, acted on when it is written: whoever
+    /// was active meanwhile has changed the object, so that the writing fails.
+    From(Time),
+    /// That is written.
+    Since(Time),
+}
+
+impl Idleness {
+    fn of(desired: &Desired, observed: &Observed, now: Timestamp) -> Self {
+        let Some(timeout) = desired.lifetime.idle else { return Self::No };
+        let last = observed.status.session.as_ref().and_then(|session| session.last_activity.clone());
+        match (&desired.intent, &observed.status.idle_since) {
+            // Stopped by somebody: the next start begins anew.
+            (Intent::Suspend, _) => return Self::No,
+            // What has begun goes on, unless something has happened since.
+            (_, Some(since)) if last.as_ref().is_none_or(|last| *last <= *since) => return Self::Since(since.clone()),
+            (Intent::Run(_), _) => {}
+            _ => return Self::No,
+        }
+        // Whoever knows must be there, and must have said something: silence is no idleness.
+        let known = current_session(observed).filter(|session| session.connected).and(last);
+        let main = observed.status.main_process.as_ref();
+        let Some(last) = known.filter(|_| main.is_none_or(|main| main.state != MainProcessState::Running)) else { return Self::No };
+        let last = main.and_then(|main| main.ended_at.clone()).map_or(last.clone(), |ended| ended.max(last));
+        match after(last.0, timeout) {
+            end if end <= now => Self::From(last),
+            end => Self::Until(end),
+        }
+    }
+
+    /// When the period ends.
+    fn ends(&self) -> Option<Timestamp> {
+        match self {
+            Self::Until(end) => Some(*end),
+            _ => None,
+        }
+    }
+
+    /// What the status says of it.
+    fn since(&self) -> Option<Time> {
+        match self {
+            Self::From(since) | Self::Since(since) => Some(since.clone()),
+            Self::No | Self::Until(_) => None,
+        }
+    }
+}
+
+/// Nothing has happened for too long. Once that is written, it is suspended.
+fn idle_from_now(timeout: Duration, now: Timestamp) -> Step {
+    Step { actions: Vec::new(), report: Suspension::idle(timeout).stopping(), recheck_at: Some(now) }
+}
+
+/// It shall be stopped, for this reason.
+fn suspend(because: &Suspension, observed: &Observed, now: Timestamp) -> Step {
     match observed.workload {
-        WorkloadState::Absent | WorkloadState::Suspended => Step { actions: Vec::new(), report: Report::stopped(), recheck_at: None },
+        WorkloadState::Absent | WorkloadState::Suspended => settled(because.stopped()),
         // Asked for again even while it is stopping: whoever counted the grace period may have
         // been killed.
         WorkloadState::Stopping
@@ -60,7 +134,7 @@ fn suspend(observed: &Observed, now: Timestamp) -> Step {
         | WorkloadState::Running { .. }
         | WorkloadState::Lost { .. }
         | WorkloadState::Failed { .. } => {
-            Step { actions: vec![Action::Suspend], report: Report::stopping(), recheck_at: Some(after(now, limits::STOPPING_RECHECK)) }
+            Step { actions: vec![Action::Suspend], report: because.stopping(), recheck_at: Some(after(now, limits::STOPPING_RECHECK)) }
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | `Reconciling` | (only then present) work is going on |
 //! | `Stalled` | (only then present) nothing changes without someone's help |
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use openshell_crds::OpenShellSandboxStatus;
@@ -29,6 +31,58 @@ pub(super) struct Report {
     reconciling: Option<Because>,
     /// Why nothing changes without help.
     pub(super) stalled: Option<Because>,
+    /// Since when nothing has happened in it, if that is why it is suspended.
+    pub(super) idle_since: Option<Time>,
+}
+
+/// Why a sandbox is suspended.
+pub(super) struct Suspension {
+    reason: &'static str,
+    stopping: String,
+    stopped: String,
+}
+
+impl Suspension {
+    /// Its spec says so.
+    pub(super) fn asked_for() -> Self {
+        Self {
+            reason: "Suspended",
+            stopping: "the workload is being stopped".to_owned(),
+            stopped: "stopped; the workspace is kept".to_owned(),
+        }
+    }
+
+    /// Nothing has happened in it for this long.
+    pub(super) fn idle(timeout: Duration) -> Self {
+        let why = format!("nothing has happened in it for {}", shown(timeout));
+        Self {
+            reason: IDLE_TIMEOUT,
+            stopping: format!("{why}: the workload is being stopped"),
+            stopped: format!("{why}; the workspace is kept, and `openshell sandbox start` goes on with it"),
+        }
+    }
+
+    /// On its way there.
+    pub(super) fn stopping(&self) -> Report {
+        let reason = if self.reason == IDLE_TIMEOUT { IDLE_TIMEOUT } else { "Stopping" };
+        Report::scheduled(Phase::Stopping, reason, &self.stopping)
+    }
+
+    /// Stopped; the workspace is kept.
+    pub(super) fn stopped(&self) -> Report {
+        Report { reconciling: None, ..Report::scheduled(Phase::Stopped, self.reason, &self.stopped) }
+    }
+}
+
+/// Reason of a suspension that nobody asked for.
+const IDLE_TIMEOUT: &str = "IdleTimeout";
+
+/// As people write it.
+fn shown(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [(seconds / 3600, "h"), (seconds % 3600 / 60, "m"), (seconds % 60, "s")];
+    let parts: Vec<_> = parts.into_iter().filter(|(amount, _)| *amount > 0).map(|(amount, unit)| format!("{amount}{unit}")).collect();
+    parts.concat()
 }
 
 impl Report {
@@ -41,6 +95,7 @@ impl Report {
             ready: (Is::False, because(reason, message)),
             reconciling: Some(because(reason, message)),
             stalled: None,
+            idle_since: None,
         }
     }
 
@@ -63,6 +118,7 @@ impl Report {
             ready: (Is::True, because("Ready", "the session is live and the policy is in force")),
             reconciling: None,
             stalled: None,
+            idle_since: None,
         }
     }
 
@@ -89,6 +145,7 @@ impl Report {
             ready: (Is::False, because(reason, message)),
             reconciling: None,
             stalled: Some(because(reason, message)),
+            idle_since: None,
         }
     }
 
@@ -97,14 +154,9 @@ impl Report {
         Self { scheduled: (Is::False, because(reason, message)), ..Self::failed(reason, message) }
     }
 
-    /// On its way to stopped.
-    pub(super) fn stopping() -> Self {
-        Self::scheduled(Phase::Stopping, "Stopping", "the workload is being stopped")
-    }
-
-    /// Stopped; the workspace is kept.
-    pub(super) fn stopped() -> Self {
-        Self { phase: Phase::Stopped, reconciling: None, ..Self::scheduled(Phase::Stopped, "Suspended", "stopped; the workspace is kept") }
+    /// Its time is over, and its object is being deleted.
+    pub(super) fn expired(phase: Phase) -> Self {
+        Self::scheduled(phase, "Expired", "its ttl is over; it is being deleted")
     }
 
     /// Going.
@@ -131,6 +183,7 @@ impl Report {
         let mut status = observed.status.clone();
         status.observed_generation = Some(generation);
         status.phase = Some(self.phase);
+        status.idle_since = self.idle_since;
         if self.scheduled.0 == Is::True {
             status.driver = Some(observed.driver.clone());
         }

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use openshell_crds::conditions::{self, is_true};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, PolicyInForce, SessionStatus};
 use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, OpenShellSandboxSpec, OpenShellSandboxStatus};
@@ -34,20 +35,31 @@ fn start() -> Timestamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Run,
+    /// As long as something happens in it.
+    Busy,
+    /// For an hour.
+    Brief,
     Suspend,
     Refused,
     Remove,
 }
 
+/// How long nothing may happen in a sandbox that is wanted as long as something does.
+const IDLE: SignedDuration = SignedDuration::from_mins(10);
+
 impl Wish {
     fn desired(self) -> Desired {
         let intent = match self {
-            Self::Run => Intent::Run(Box::new(blueprint())),
+            Self::Run | Self::Busy | Self::Brief => Intent::Run(Box::new(blueprint())),
             Self::Suspend => Intent::Suspend,
             Self::Refused => Intent::Refused(Refusal { reason: "PolicyRefused".into(), message: "no".into() }),
             Self::Remove => Intent::Remove,
         };
-        Desired { generation: 1, intent }
+        let lifetime = Lifetime {
+            until: (self == Self::Brief).then(|| start() + SignedDuration::from_hours(1)),
+            idle: matches!(self, Self::Busy | Self::Refused).then(|| IDLE.try_into().unwrap()),
+        };
+        Desired { generation: 1, intent, lifetime }
     }
 }
 
@@ -71,6 +83,8 @@ enum Event {
     /// The machine is restarted.
     Rebooted,
     Minutes(i64),
+    /// Somebody does something in it, or starts it.
+    Active,
 }
 
 /// A world with one sandbox.
@@ -78,6 +92,7 @@ enum Event {
 struct World {
     now: Timestamp,
     exists: bool,
+    deleted: bool,
     hold: Hold,
     workload: WorkloadState,
     /// Whether a stopping workload is removed in the end.
@@ -93,6 +108,7 @@ impl World {
         Self {
             now: start(),
             exists: true,
+            deleted: false,
             hold: Hold::Free,
             workload: WorkloadState::Absent,
             removing: false,
@@ -115,6 +131,7 @@ impl World {
     }
 
     fn plan(&self, wish: Wish) -> Plan {
+        let wish = if self.deleted { Wish::Remove } else { wish };
         plan(&wish.desired(), &self.observed(), self.now)
     }
 
@@ -127,6 +144,11 @@ impl World {
                 assert!(!self.directory, "an object is let go while the driver still holds something of it");
                 self.hold = Hold::Free;
                 self.exists = false;
+            }
+            Action::Expire => {
+                assert!(!self.deleted, "deleted twice");
+                self.deleted = true;
+                self.exists = self.hold == Hold::Held;
             }
             Action::Ensure(_) => {
                 assert_eq!(self.hold, Hold::Held, "a workload begins that nothing would clean up");
@@ -165,8 +187,11 @@ impl World {
             (Event::Connected, WorkloadState::Running { instance: Some(instance), .. }) => {
                 if self.status.session.as_ref().is_none_or(|session| session.instance_id != *instance) {
                     self.status.main_process = Some(MainProcessStatus { state: MainProcessState::Running, ..Default::default() });
+                    self.status.session = Some(SessionStatus { last_activity: Some(Time(self.now)), ..Default::default() });
                 }
-                self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, ..Default::default() });
+                let last_activity = self.status.session.as_ref().and_then(|session| session.last_activity.clone());
+                self.status.session =
+                    Some(SessionStatus { instance_id: instance.clone(), connected: true, last_activity, ..Default::default() });
                 self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), error: None });
             }
             (Event::PolicyRejected, WorkloadState::Running { instance: Some(instance), .. }) => {
@@ -182,8 +207,14 @@ impl World {
             (Event::MainExited(code), WorkloadState::Running { instance: Some(instance), .. })
                 if self.status.session.as_ref().is_some_and(|session| session.instance_id == *instance) =>
             {
+                let ended_at = Some(Time(self.now));
                 self.status.main_process =
-                    Some(MainProcessStatus { state: MainProcessState::Exited, exit_code: Some(code), ..Default::default() });
+                    Some(MainProcessStatus { state: MainProcessState::Exited, exit_code: Some(code), ended_at, ..Default::default() });
+            }
+            (Event::Active, _) => {
+                if let Some(session) = &mut self.status.session {
+                    session.last_activity = Some(Time(self.now));
+                }
             }
             (Event::Died, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) => {
                 self.workload = WorkloadState::Failed { code: "SupervisorDied".into(), message: "it died".into(), at: self.now };
@@ -231,7 +262,7 @@ impl World {
             self.reconcile(wish, None);
             self.happen(Event::Stopped);
             self.happen(Event::Identified);
-            if wish == Wish::Run {
+            if matches!(wish, Wish::Run | Wish::Busy | Wish::Brief) {
                 self.happen(Event::Connected);
             }
         }
@@ -239,7 +270,7 @@ impl World {
 }
 
 fn wishes() -> impl Strategy<Value = Wish> {
-    prop_oneof![4 => Just(Wish::Run), 2 => Just(Wish::Suspend), 1 => Just(Wish::Refused)]
+    prop_oneof![4 => Just(Wish::Run), 4 => Just(Wish::Busy), 1 => Just(Wish::Brief), 2 => Just(Wish::Suspend), 1 => Just(Wish::Refused)]
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -253,7 +284,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Evicted),
         3 => Just(Event::Stopped),
         1 => Just(Event::Rebooted),
-        1 => (0_i64..3).prop_map(Event::Minutes),
+        2 => (0_i64..15).prop_map(Event::Minutes),
+        1 => Just(Event::Active),
     ]
 }
 
@@ -281,11 +313,14 @@ proptest! {
         let mut world = lived(&history);
         prop_assert_eq!(world.plan(wish), world.plan(wish));
         world.reconcile(wish, None);
+        let wish = if world.deleted { Wish::Remove } else { wish };
         if world.exists {
             let again = world.plan(wish);
             let rearms = world.workload == WorkloadState::Stopping && matches!(again.actions[..], [Action::Suspend | Action::Delete]);
             let then_releases = wish == Wish::Remove && world.workload == WorkloadState::Absent;
-            prop_assert!(again.actions.is_empty() || rearms || then_releases, "{:?}", again.actions);
+            let begins = again.actions == [Action::Suspend] && world.status.idle_since.is_some();
+            let then_deletes = world.deleted && again.actions == [Action::Delete];
+            prop_assert!(again.actions.is_empty() || rearms || then_releases || begins || then_deletes, "{:?}", again.actions);
             prop_assert_eq!(&again.status, &world.status, "a status that is not what was just written");
         }
     }
@@ -307,6 +342,7 @@ proptest! {
     #[test]
     fn stop_and_start_converge(history in history()) {
         let mut world = lived(&history);
+        prop_assume!(!world.deleted);
         world.settle(Wish::Suspend);
         prop_assert!(matches!(world.workload, WorkloadState::Absent | WorkloadState::Suspended));
         prop_assert_eq!(world.status.phase, Some(Phase::Stopped));
@@ -321,6 +357,7 @@ proptest! {
     #[test]
     fn running_converges(history in history()) {
         let mut world = lived(&history);
+        prop_assume!(!world.deleted);
         world.settle(Wish::Run);
         let status = &world.status;
         let ready = conditions::find(&status.conditions, conditions::READY).unwrap();
@@ -336,6 +373,7 @@ proptest! {
     #[test]
     fn refusals_start_and_stop_nothing(history in history()) {
         let world = lived(&history);
+        prop_assume!(!world.deleted);
         let plan = world.plan(Wish::Refused);
         prop_assert!(plan.actions.is_empty());
         let ran = is_true(&world.status.conditions, conditions::READY) && matches!(world.workload, WorkloadState::Running { .. })
@@ -361,6 +399,127 @@ proptest! {
         prop_assert_eq!(&plan.status.policy, &world.status.policy);
         prop_assert_eq!(&plan.status.main_process, &world.status.main_process);
     }
+
+    /// Only a sandbox in which nothing has happened for its whole idle period is suspended for that,
+    /// whatever went before; and it is written before it is done.
+    #[test]
+    fn idle_is_what_was_left_alone(history in history()) {
+        let mut world = lived(&history);
+        world.status.idle_since = None;
+        let plan = world.plan(Wish::Busy);
+        let Some(since) = &plan.status.idle_since else { return Ok(()) };
+        let session = world.status.session.as_ref().unwrap();
+        prop_assert!(session.connected && plan.actions.is_empty());
+        let WorkloadState::Running { instance, .. } = &world.workload else { panic!("idle without a supervisor") };
+        prop_assert_eq!(instance.as_ref(), Some(&session.instance_id));
+        prop_assert!(session.last_activity.as_ref().unwrap() <= since && world.now >= since.0 + IDLE);
+        let main = world.status.main_process.as_ref();
+        prop_assert!(main.is_none_or(|main| main.state != MainProcessState::Running && main.ended_at.as_ref().is_none_or(|at| at <= since)));
+        // Activity that came in the meantime wins; none, and it is done.
+        world.status = plan.status.clone();
+        prop_assert_eq!(world.plan(Wish::Busy).actions, vec![Action::Suspend]);
+        world.now += SignedDuration::from_secs(1);
+        world.happen(Event::Active);
+        prop_assert!(world.plan(Wish::Busy).actions.is_empty() && world.plan(Wish::Busy).status.idle_since.is_none());
+    }
+
+    /// From any state a sandbox whose time is over goes, and is not touched a moment before.
+    #[test]
+    fn expiry_converges(history in history()) {
+        let mut world = lived(&history);
+        let end = start() + SignedDuration::from_hours(1);
+        if !world.deleted && world.exists {
+            let before = plan(&Wish::Brief.desired(), &world.observed(), end - SignedDuration::from_nanos(1));
+            prop_assert!(!before.actions.contains(&Action::Expire) && before.recheck_at.unwrap() <= end);
+            prop_assert_eq!(plan(&Wish::Brief.desired(), &world.observed(), end).actions, vec![Action::Expire]);
+        }
+        world.now = world.now.max(end);
+        world.settle(Wish::Brief);
+        prop_assert_eq!(&world.workload, &WorkloadState::Absent);
+        prop_assert!(!world.exists && !world.directory);
+    }
+}
+
+/// One that was left alone with its main process ended, and that has come to rest.
+fn left_alone() -> World {
+    let mut world = World::new();
+    world.settle(Wish::Busy);
+    assert_eq!(world.status.phase, Some(Phase::Ready));
+    world.happen(Event::Minutes(60));
+    assert!(world.plan(Wish::Busy).status.idle_since.is_none(), "a main process that runs is activity");
+    world.happen(Event::MainExited(0));
+    let (plan, end) = (world.plan(Wish::Busy), world.now + IDLE);
+    assert_eq!((plan.status.phase, plan.recheck_at), (Some(Phase::Completed), Some(end)), "looked at when the period ends, not before");
+    world.now = end;
+    world.settle(Wish::Busy);
+    world
+}
+
+#[test]
+fn what_is_left_alone_is_suspended_until_someone_wakes_it() {
+    let mut world = left_alone();
+    let ready = |world: &World| conditions::find(&world.status.conditions, conditions::READY).unwrap().clone();
+    assert_eq!((world.workload.clone(), world.status.phase), (WorkloadState::Suspended, Some(Phase::Stopped)));
+    assert_eq!(ready(&world).reason, "IdleTimeout");
+    assert!(ready(&world).message.contains("for 10m"), "{}", ready(&world).message);
+    // Time, a restart of the machine, and a policy that is refused and mended do not wake it.
+    for (event, wish) in [(Event::Minutes(600), Wish::Busy), (Event::Rebooted, Wish::Refused), (Event::Disconnected, Wish::Busy)] {
+        world.happen(event);
+        world.settle(wish);
+        assert_eq!((world.starts, world.status.idle_since.is_some()), (1, true), "{event:?}");
+    }
+    assert_eq!(world.status.phase, Some(Phase::Stopped));
+    world.happen(Event::Active);
+    let plan = world.plan(Wish::Busy);
+    assert!(matches!(plan.actions[..], [Action::Ensure(_)]) && plan.status.idle_since.is_none());
+    assert_eq!(plan.status.phase, Some(Phase::Starting));
+    world.settle(Wish::Busy);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+}
+
+#[test]
+fn what_was_suspended_for_idleness_is_started_by_stop_and_start_and_without_the_timeout() {
+    let mut world = left_alone();
+    world.settle(Wish::Suspend);
+    assert_eq!(world.status.idle_since, None);
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().reason, "Suspended");
+    world.settle(Wish::Busy);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+    let mut world = left_alone();
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
+}
+
+#[test]
+fn silence_is_no_idleness() {
+    for forget in [
+        |world: &mut World| world.status.session.as_mut().unwrap().last_activity = None,
+        |world: &mut World| world.happen(Event::Disconnected),
+    ] {
+        let mut world = World::new();
+        world.settle(Wish::Busy);
+        world.happen(Event::MainExited(0));
+        world.happen(Event::Minutes(600));
+        forget(&mut world);
+        let plan = world.plan(Wish::Busy);
+        assert!(plan.actions.is_empty() && plan.status.idle_since.is_none());
+    }
+}
+
+#[test]
+fn time_runs_while_it_is_stopped_refused_or_broken_and_ends_with_a_deletion() {
+    let end = start() + SignedDuration::from_hours(1);
+    for wish in [Wish::Suspend, Wish::Refused, Wish::Run] {
+        let mut desired = wish.desired();
+        desired.lifetime.until = Some(end);
+        let mut observed = World::new().observed();
+        observed.failure = (wish == Wish::Run).then(|| DriverError::never("SupervisorMissing", "not there"));
+        assert_eq!(plan(&desired, &observed, start()).recheck_at, Some(end));
+        assert_eq!(plan(&desired, &observed, end).actions, [Action::Expire]);
+    }
+    let mut removing = Wish::Remove.desired();
+    removing.lifetime.until = Some(end);
+    assert!(!plan(&removing, &World::new().observed(), end).actions.contains(&Action::Expire));
 }
 
 #[test]

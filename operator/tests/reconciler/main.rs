@@ -7,6 +7,7 @@
 mod crash;
 mod driver;
 mod lifecycle;
+mod lifetime;
 mod objects;
 mod rig;
 mod spare;

@@ -173,16 +173,14 @@ impl Apply<'_> {
         let config = prepare(kind, config)?;
         let mut entries = entries(before);
         if entries.is_empty() {
-            for part in [Part::Main, Part::Status] {
-                let fields = owned(kind, before, part);
-                entries.push(Entry {
-                    manager: BEFORE_FIRST_APPLY.into(),
-                    operation: Operation::Update,
-                    part,
-                    time: self.clock.stamp(),
-                    fields,
-                });
-            }
+            // Of the other part nothing is protected, as in an API server.
+            entries.push(Entry {
+                manager: BEFORE_FIRST_APPLY.into(),
+                operation: Operation::Update,
+                part: self.part,
+                time: self.clock.stamp(),
+                fields: owned(kind, before, self.part),
+            });
         }
         let mine = owned(kind, &config, self.part);
         let changed = mine.changed(Some(before), Some(&config));

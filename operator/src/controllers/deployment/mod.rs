@@ -49,10 +49,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::Backoff;
+use super::events::Events;
 use super::status::{self, Written};
 use super::watched::Guarded;
 use crate::limits;
-use events::Events;
 use keys::{Kept, KeyError, Slot, Wanted};
 use render::{Objects, Trust};
 use verdict::{Obstacle, Progress, Verdict};
@@ -88,7 +88,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let parts = watches::of(&client, &namespace, &controllers.namespace, &name).map(move |()| this.clone());
     let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
     let context =
-        Arc::new(Context { events: Events::new(client.clone()), client, config, name, namespace, gateways, backoff: Backoff::default() });
+        Arc::new(Context { events: shared.events.clone(), client, config, name, namespace, gateways, backoff: Backoff::default() });
     let metrics = controllers.metrics.clone();
     applier(
         move |object, context| metrics.timed("gateway", reconcile(object, context)).boxed(),
@@ -146,7 +146,7 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
         if let Written::Conflict = write_status(&context, gateway, fields).await? {
             return Ok(Next::requeue(limits::BACKOFF_FIRST));
         }
-        context.events.turned(gateway, &before, &after).await;
+        context.events.tell::<OpenShellGateway>(&gateway.metadata, events::turned(&before, &after));
     }
     context.backoff.settled(&gateway.name_any());
     let due = recheck.map(|at| at.duration_since(now).unsigned_abs()).filter(|_| recheck > Some(now));
@@ -216,7 +216,7 @@ async fn keep_keys(context: &Context, gateway: &OpenShellGateway, now: Timestamp
         if secrets::write(&api, gateway, &found, &kept.data).await? {
             continue;
         }
-        context.events.made(gateway, &kept.changes).await;
+        context.events.tell::<OpenShellGateway>(&gateway.metadata, events::made(&kept.changes));
         return Ok(kept);
     }
     Err(Obstacle::Stuck(Verdict::stuck("SecretsContended", "somebody else writes the gateway's Secrets all the time; find out who")))

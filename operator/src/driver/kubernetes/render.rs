@@ -163,6 +163,8 @@ fn pod(blueprint: &SandboxBlueprint, settings: &Settings<'_>, has_claim: bool) -
     }
     let pull_policy = asked.image_pull_policy.map(|policy| policy.as_str().to_owned());
     let resources = asked.resources.as_ref().map(requirements);
+    // A GPU is for the agent alone: whoever copies a file needs none.
+    let without_gpu = asked.resources.as_ref().map(|resources| requirements(&Resources { gpu: None, ..resources.clone() }));
     PodSpec {
         init_containers: (settings.sideload == SideloadMethod::InitContainer).then(|| {
             vec![Container {
@@ -172,7 +174,7 @@ fn pod(blueprint: &SandboxBlueprint, settings: &Settings<'_>, has_claim: bool) -
                 command: Some([&format!("/{BINARY}"), "install", SUPERVISOR.path].map(str::to_owned).to_vec()),
                 // As much as the agent has, so that a quota that wants both is satisfied; a pod
                 // needs the larger of the two, not their sum.
-                resources: resources.clone(),
+                resources: without_gpu,
                 security_context: Some(confined()),
                 volume_mounts: Some(vec![SUPERVISOR.mount(None)]),
                 ..Container::default()
@@ -303,7 +305,12 @@ fn requirements(resources: &Resources) -> ResourceRequirements {
     let amounts = |amounts: &BTreeMap<String, openshell_crds::pod::Quantity>| {
         (!amounts.is_empty()).then(|| amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.0.clone()))).collect())
     };
-    ResourceRequirements { requests: amounts(&resources.requests), limits: amounts(&resources.limits), ..ResourceRequirements::default() }
+    let mut limits: Option<BTreeMap<_, _>> = amounts(&resources.limits);
+    if let Some(gpu) = &resources.gpu {
+        // The API server makes the request as large: of such a resource nobody has a part.
+        limits.get_or_insert_default().insert(gpu.resource().to_owned(), Quantity(gpu.count.to_string()));
+    }
+    ResourceRequirements { requests: amounts(&resources.requests), limits, ..ResourceRequirements::default() }
 }
 
 fn toleration(toleration: &openshell_crds::pod::Toleration) -> Toleration {

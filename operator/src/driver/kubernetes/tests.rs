@@ -94,6 +94,18 @@ fn the_fullest_sandbox_by_init_container() {
 }
 
 #[test]
+fn gpus_are_limits_of_the_agent_alone() {
+    let gpu = |gpu: Value| {
+        blueprint(json!({ "resources": { "limits": { "cpu": 2 }, "gpu": gpu } }), json!({ "image": "ghcr.io/example/sandbox:1" }))
+    };
+    snapshot("gpu.yaml", &rendered(&gpu(json!({ "count": 2 })), SideloadMethod::InitContainer, Served::V1Beta1));
+    let other = rendered(&gpu(json!({ "count": 1, "resourceName": "amd.com/gpu" })), SideloadMethod::ImageVolume, Served::V1Beta1);
+    let container = &other.spec.pod_template.spec.containers[0];
+    let limits = serde_json::to_value(container.resources.as_ref().unwrap()).unwrap();
+    assert_eq!(limits, json!({ "limits": { "amd.com/gpu": "1", "cpu": "2" } }));
+}
+
+#[test]
 fn the_older_version_differs_in_how_it_says_that_it_runs() {
     let blueprint = blueprint(json!({}), json!({ "image": "ghcr.io/example/sandbox:1" }));
     let value = |served| serde_json::to_value(rendered(&blueprint, SideloadMethod::ImageVolume, served)).unwrap();

@@ -13,6 +13,12 @@ const PRIVATE: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
 
 /// Whether a process of this machine can be this sandbox.
 pub(super) fn admit(blueprint: &SandboxBlueprint, state_dir: &Path, protected: &[PathBuf]) -> Result<(), DriverError> {
+    if blueprint.pod.resources.as_ref().is_some_and(|resources| resources.gpu.is_some()) {
+        return Err(DriverError::never(
+            "GpuUnsupported",
+            "resources.gpu: the process driver gives no GPU of its own to a sandbox; leave it out of the sandbox and of the gateway's sandboxDefaults, or use the kubernetes driver",
+        ));
+    }
     if let Some(asked) = blueprint.pod.first() {
         return Err(DriverError::never(
             "PodUnsupported",
