@@ -287,7 +287,10 @@ fn what_no_pod_can_be_is_refused_with_its_path() {
         (json!({ "resources": { "limits": { "c p u": 1 } } }), "resources.limits"),
         (json!({ "resources": { "requests": { "/gpu": 1 } } }), "resources.requests"),
         (json!({ "resources": { "gpu": { "count": 1, "resourceName": "a..b/gpu" } } }), "resources.gpu.resourceName"),
-        (json!({ "resources": { "limits": { "nvidia.com/gpu": 1 }, "gpu": { "count": 1 } } }), "resources: nvidia.com/gpu is asked for by gpu and by name"),
+        (
+            json!({ "resources": { "limits": { "nvidia.com/gpu": 1 }, "gpu": { "count": 1 } } }),
+            "resources: nvidia.com/gpu is asked for by gpu and by name",
+        ),
         (json!({ "nodeSelector": { "a b": "c" } }), "nodeSelector"),
         (json!({ "hostAliases": [{ "ip": "10.0.0.256", "hostnames": ["a"] }] }), "hostAliases[0].ip"),
     ] {
