@@ -14,7 +14,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use openshell_gateway::local::{LocalGateway, Running};
 use openshell_gateway::pki::{GATEWAY_NAME, SandboxTokens};
 use openshell_gateway::serve::Transport;

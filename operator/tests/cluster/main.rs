@@ -13,3 +13,4 @@ mod lifecycle;
 mod processes;
 mod rig;
 mod starting;
+mod telling;
