@@ -227,13 +227,15 @@ class Stack:
         self.server = self.get("pod", "service")["metadata"]["uid"]
         self.apply(self.policy(), self.secret("first"), self.provider())
 
-    def policy(self, rules=None):
+    def policy(self, grants=True):
         rest = {"host": self.host, "port": 8000, "protocol": "rest", "enforcement": "enforce", "access": "read-only",
                 "allowed_ips": [self.address + "/32"]}
         service = {"endpoints": [rest], "binaries": [{"path": "/usr/bin/python3*"}, {"path": "/usr/bin/curl"}]}
         files = {"include_workdir": True, "read_only": ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/dev/urandom", "/dev/zero"],
                  "read_write": ["/tmp", "/dev/null", "/dev/tty"]}
-        document = {"version": 1, "filesystem_policy": files, "network_policies": {"service": service} if rules is None else rules}
+        document = {"version": 1, "filesystem_policy": files}
+        if grants:
+            document["network_policies"] = {"service": service}
         return self.of_ours("Policy", "faults", {"policy": document})
 
     def secret(self, value):
@@ -298,8 +300,8 @@ class Stack:
         return self.get("pod", name)
 
     def remove(self, *names):
-        self.k("delete", "ossb", "-n", self.agents, *names, "--ignore-not-found", "--timeout=60s", timeout=90)
-        until("their pods are gone", lambda: not any(self.pod(name) for name in names))
+        self.k("delete", "ossb", "-n", self.agents, *names, "--ignore-not-found", "--timeout=120s", timeout=150)
+        until("their pods are gone", lambda: not {pod["metadata"]["name"] for pod in self.get("pods")} & set(names))
 
     # --- processes of the node ---
 
