@@ -305,17 +305,21 @@ class Stack:
 
     # --- processes of the node ---
 
-    def process(self, pod_uid, program):
-        """Process id of a program in a pod, as the machine counts."""
-        marks = (pod_uid, pod_uid.replace("-", "_"))
+    def processes(self, *pods):
+        """(process id as the machine counts, program) of everything that runs in pods of these UIDs."""
+        marks = [mark for uid in pods for mark in (uid, uid.replace("-", "_"))]
         for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-                if command.endswith(program) and any(mark in (entry / "cgroup").read_text() for mark in marks):
-                    return int(entry.name)
-        raise Failed(f"no process {program} in pod {pod_uid}")
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                    if any(mark in (entry / "cgroup").read_text() for mark in marks):
+                        yield int(entry.name), command
+
+    def process(self, pod, program):
+        for number, command in self.processes(pod):
+            if command.endswith(program):
+                return number
+        raise Failed(f"no process {program} in pod {pod}")
 
     def pods_of(self, program):
         """The running pods of operator or gateway."""
