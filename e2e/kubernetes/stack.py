@@ -227,13 +227,15 @@ class Stack:
         self.server = self.get("pod", "service")["metadata"]["uid"]
         self.apply(self.policy(), self.secret("first"), self.provider())
 
-    def policy(self, rules=None):
+    def policy(self, grants=True):
         rest = {"host": self.host, "port": 8000, "protocol": "rest", "enforcement": "enforce", "access": "read-only",
                 "allowed_ips": [self.address + "/32"]}
         service = {"endpoints": [rest], "binaries": [{"path": "/usr/bin/python3*"}, {"path": "/usr/bin/curl"}]}
         files = {"include_workdir": True, "read_only": ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/dev/urandom", "/dev/zero"],
                  "read_write": ["/tmp", "/dev/null", "/dev/tty"]}
-        document = {"version": 1, "filesystem_policy": files, "network_policies": {"service": service} if rules is None else rules}
+        document = {"version": 1, "filesystem_policy": files}
+        if grants:
+            document["network_policies"] = {"service": service}
         return self.of_ours("Policy", "faults", {"policy": document})
 
     def secret(self, value):
@@ -298,22 +300,26 @@ class Stack:
         return self.get("pod", name)
 
     def remove(self, *names):
-        self.k("delete", "ossb", "-n", self.agents, *names, "--ignore-not-found", "--timeout=60s", timeout=90)
-        until("their pods are gone", lambda: not any(self.pod(name) for name in names))
+        self.k("delete", "ossb", "-n", self.agents, *names, "--ignore-not-found", "--timeout=120s", timeout=150)
+        until("their pods are gone", lambda: not {pod["metadata"]["name"] for pod in self.get("pods")} & set(names))
 
     # --- processes of the node ---
 
-    def process(self, pod_uid, program):
-        """Process id of a program in a pod, as the machine counts."""
-        marks = (pod_uid, pod_uid.replace("-", "_"))
+    def processes(self, *pods):
+        """(process id as the machine counts, program) of everything that runs in pods of these UIDs."""
+        marks = [mark for uid in pods for mark in (uid, uid.replace("-", "_"))]
         for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-                if command.endswith(program) and any(mark in (entry / "cgroup").read_text() for mark in marks):
-                    return int(entry.name)
-        raise Failed(f"no process {program} in pod {pod_uid}")
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                    if any(mark in (entry / "cgroup").read_text() for mark in marks):
+                        yield int(entry.name), command
+
+    def process(self, pod, program):
+        for number, command in self.processes(pod):
+            if command.endswith(program):
+                return number
+        raise Failed(f"no process {program} in pod {pod}")
 
     def pods_of(self, program):
         """The running pods of operator or gateway."""

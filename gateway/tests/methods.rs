@@ -628,6 +628,36 @@ async fn what_is_managed_elsewhere_is_stopped_and_started_but_changed_and_delete
     gateway.clean().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_secret_takes_its_credential_from_what_runs() {
+    let mut gateway = Gateway::start().await;
+    let mut api = gateway.api().await;
+    let provider = datamodel::Provider {
+        metadata: Some(datamodel::ObjectMeta { name: "forge".into(), ..Default::default() }),
+        r#type: "generic".into(),
+        credentials: [("FORGE_TOKEN".to_owned(), "value".to_owned())].into(),
+        config: [("endpoints".to_owned(), "forge.example:8443".to_owned())].into(),
+        ..Default::default()
+    };
+    api.create_provider(v1::CreateProviderRequest { provider: Some(provider), ..Default::default() }).await.unwrap();
+    let mut request = create("user", &["sleep"]);
+    request.spec.as_mut().unwrap().providers = vec!["forge".into()];
+    let (_, mut supervisor) = gateway.sandbox(request).await;
+    let minute = std::time::Duration::from_secs(20);
+    let held = tokio::time::timeout(minute, supervisor.config.wait_for(|config| config.credentials.len() == 1)).await;
+    let (revision, policy) = held.unwrap().map(|config| (config.revision, config.policy_hash.clone())).unwrap();
+
+    let secret = "/api/v1/namespaces/openshell/secrets/osprov-forge";
+    assert_eq!(support::http::send(&gateway, "DELETE", secret, &[]).await.0, 200);
+    let left = tokio::time::timeout(minute, supervisor.config.wait_for(|config| config.revision > revision)).await;
+    let left = left.unwrap().unwrap().clone();
+    assert!(left.credentials.is_empty(), "its value stays in use");
+    assert!(!left.environment.contains_key("FORGE_TOKEN"));
+    assert_eq!((left.policy_hash, left.await_enforcement), (policy, false), "everything else stays as it was");
+    gateway.wait("user", v1::SandboxPhase::Ready).await;
+    gateway.clean().await;
+}
+
 fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

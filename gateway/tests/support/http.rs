@@ -12,6 +12,11 @@ use super::Gateway;
 /// With the user's certificate. `headers` come besides `Host`, or instead of it. Gives the
 /// status and the body.
 pub async fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    send(gateway, "GET", path, headers).await
+}
+
+/// The same for any method without a body.
+pub async fn send(gateway: &Gateway, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(gateway.mtls("ca.crt").as_bytes()).unwrap()).unwrap();
@@ -25,7 +30,7 @@ pub async fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (u1
         .unwrap();
     let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
-    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "Host") {
         request.push_str("Host: localhost\r\n");
     }

@@ -186,6 +186,8 @@ pub fn create(name: &str, command: &[&str]) -> v1::CreateSandboxRequest {
 pub struct Supervisor {
     send: mpsc::Sender<FromSupervisor>,
     task: tokio::task::JoinHandle<()>,
+    /// The last configuration that it was sent.
+    pub config: tokio::sync::watch::Receiver<session::Config>,
 }
 
 impl Drop for Supervisor {
@@ -224,6 +226,7 @@ impl Supervisor {
         send.send(message(from_supervisor::Payload::Hello(hello))).await.unwrap();
         let mut incoming = client.control(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         let answers = send.clone();
+        let (newest, config) = tokio::sync::watch::channel(session::Config::default());
         let task = tokio::spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_secs(2));
             // Ends with this task, as everything of a supervisor that is killed.
@@ -255,6 +258,7 @@ impl Supervisor {
                     _ => None,
                 };
                 if let Some(config) = config {
+                    newest.send_replace(config.clone());
                     let main = config.main.unwrap_or_default();
                     let state = if main.command.is_empty() { main_process::State::None } else { main_process::State::Running };
                     let report = session::EnforcementReport { level: 1, landlock_abi: 6, ..Default::default() };
@@ -277,7 +281,7 @@ impl Supervisor {
                 }
             }
         });
-        Self { send, task }
+        Self { send, task, config }
     }
 
     pub async fn log(&self, records: Vec<session::LogRecord>) {

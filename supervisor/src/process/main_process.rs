@@ -125,8 +125,8 @@ impl MainProcess {
             main.exit_code = code;
             main.ended = Some(now());
             if asked.load(Ordering::SeqCst) {
-                ENDED_WITH_SANDBOX.clone_into(&mut main.reason);
-                "it was ended with its sandbox".clone_into(&mut main.message);
+                main.reason = ENDED_WITH_SANDBOX.into();
+                main.message = "it was ended with its sandbox".into();
             }
             audit.log(Level::Info, "supervisor", format!("the main process ended with exit code {code}"));
             // Whoever is attached sees the end of the output first, and then the exit.
