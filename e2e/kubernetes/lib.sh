@@ -32,7 +32,7 @@ count() {
   [ "$failed" = 0 ]
 }
 
-k() { "$kubectl" "$@"; }
+k() { timeout 200 "$kubectl" "$@"; }
 openshell() { timeout 60 "$bin/openshell" "$@"; }
 says() { local wanted=$1 got; shift; got=$("$@" 2>&1); grep -qF -- "$wanted" <<<"$got" || { printf 'wanted %s, got:\n%s\n' "$wanted" "$got"; return 1; }; }
 until_true() { local end=$((SECONDS + 60)); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.2; done; }
@@ -43,6 +43,17 @@ end_started() {
   local pid
   for pid in "${started[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
   started=()
+}
+
+# Ends the script in time whatever hangs. What it waits for just then is bounded itself, and is waited for.
+bounded() { # seconds
+  {
+    read -rt "$1" <> <(:)
+    kill -TERM $$
+  } >/dev/null 2>&1 &
+  started+=($!)
+  # shellcheck disable=SC2064  # the bound of now
+  trap "echo 'not done within $1 s' >&2; exit 1" TERM
 }
 
 finish() {
