@@ -94,7 +94,8 @@ install_operator() { # helm's options…
 }
 install_charts() { # helm's options…
   need "namespaces that admit only restricted pods" namespaces
-  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system
+  # Definitions stay when their release goes; whoever installs next takes them over.
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership
   need "helm install of the operator and its gateway" install_operator "$@"
   need "the gateway is Ready" k wait -n $system --for=condition=Ready openshellgateway/default --timeout=90s
 }
