@@ -10,6 +10,7 @@ passed=0 failed=0 skipped=0
 namespace=agents system=openshell-system
 image=localhost/openshell-test/sandbox:bookworm
 work=$(mktemp -d)
+trap 'end_started; rm -rf "$work"' EXIT
 export XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
 
 step() { # what, command...
@@ -48,7 +49,11 @@ end_started() {
 # Ends the script in time whatever hangs. What it waits for just then is bounded itself, and is waited for.
 bounded() { # seconds
   {
-    read -rt "$1" <> <(:)
+    # In pieces, so that it does not outlive the script.
+    for ((waited = 0; waited < $1; waited += 5)); do
+      read -rt 5 <> <(:)
+      grep -q "^PPid:.$$\$" /proc/$BASHPID/status || exit
+    done
     kill -TERM $$
   } >/dev/null 2>&1 &
   started+=($!)
