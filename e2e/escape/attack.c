@@ -433,6 +433,137 @@ static int daemon_left(const char *marker) {
 	return escaped("a daemon was left, the host is the witness");
 }
 
+/* Whether a directory shows anything but itself and the one above: some show these two before they refuse. */
+static int lists(int directory) {
+	char entries[1024];
+	int n;
+	while ((n = syscall(SYS_getdents64, directory, entries, sizeof entries)) > 0) {
+		for (int at = 0; at < n; at += *(unsigned short *)(entries + at + 16)) {
+			const char *name = entries + at + 19;
+			if (strcmp(name, ".") && strcmp(name, "..")) return 1;
+		}
+	}
+	return 0;
+}
+
+/* What lies around in a pod: files that are not for the agent. */
+static int read_files(int count, char **paths) {
+	char byte;
+	for (int i = 0; i < count; i++) {
+		int fd = open(paths[i], O_RDONLY);
+		if (fd < 0) continue;
+		if (read(fd, &byte, 1) == 1 || lists(fd)) return escaped(paths[i]);
+		close(fd);
+	}
+	return stopped("none of the files");
+}
+
+/* What is not for the agent to change: written, made in, renamed, replaced, removed. */
+static int replace_files(int count, char **paths) {
+	char inside[4096];
+	for (int i = 0; i < count; i++) {
+		int fd = open(paths[i], O_WRONLY);
+		if (fd >= 0) return escaped(paths[i]);
+		snprintf(inside, sizeof inside, "%s/made", paths[i]);
+		if ((fd = open(inside, O_WRONLY | O_CREAT, 0600)) >= 0) return escaped(inside);
+		if (mkdir(inside, 0700) == 0) return escaped(inside);
+		snprintf(inside, sizeof inside, "%s.before", paths[i]);
+		if (rename(paths[i], inside) == 0) return escaped(paths[i]);
+		if ((fd = open("mine", O_WRONLY | O_CREAT, 0755)) >= 0) close(fd);
+		if (rename("mine", paths[i]) == 0 || link("mine", inside) == 0 || unlink(paths[i]) == 0) return escaped(paths[i]);
+	}
+	return stopped("none of the files");
+}
+
+/* A server that speaks HTTP, or TLS and says that it does not: whoever answers was reached. */
+static int answer(const char *ip, int port) {
+	static const char question[] = "GET / HTTP/1.1\r\nHost: somebody\r\nConnection: close\r\n\r\n";
+	struct sockaddr_in a = v4(ip, port);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (fd < 0) return stopped("socket");
+	struct timeval tv = {.tv_sec = 3};
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	if (connect(fd, (void *)&a, sizeof a) < 0) return stopped("connect");
+	char reply[128] = {0};
+	if (write(fd, question, sizeof question - 1) < 0 || recv(fd, reply, sizeof reply - 1, 0) <= 0) return stopped("no answer");
+	reply[strcspn(reply, "\r\n")] = 0;
+	return escaped(reply);
+}
+
+/* A name server that is asked for a name which only it knows. What answers in its place does not know the name. */
+static int resolve(const char *ip, int port, const char *name) {
+	unsigned char query[300] = "\0\1\1\0\0\1\0\0\0\0\0\0", reply[600];
+	int length = 12;
+	for (const char *label = name; *label;) {
+		int n = strcspn(label, ".");
+		query[length++] = n;
+		memcpy(query + length, label, n);
+		length += n;
+		label += n + (label[n] == '.');
+	}
+	memcpy(query + length, "\0\0\1\0\1", 5);
+	length += 5;
+	struct sockaddr_in a = v4(ip, port);
+	struct timeval tv = {.tv_sec = 2};
+	for (int type = SOCK_DGRAM; type >= SOCK_STREAM; type--) {
+		int fd = socket(AF_INET, type, 0), framed = type == SOCK_STREAM ? 2 : 0;
+		if (fd < 0) continue;
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+		unsigned char whole[310] = {0, length};
+		memcpy(whole + framed, query, length);
+		if (connect(fd, (void *)&a, sizeof a) < 0 || send(fd, whole, length + framed, 0) < 0) { close(fd); continue; }
+		int got = recv(fd, reply, sizeof reply, 0);
+		if (got >= 12 + framed && (reply[framed + 3] & 15) == 0 && (reply[framed + 6] || reply[framed + 7]))
+			return escaped(framed ? "an answer over TCP" : "an answer over UDP");
+		close(fd);
+	}
+	return stopped("the name server");
+}
+
+/* Echo requests by a socket that needs no capability where `ping_group_range` allows it, as container runtimes have it. */
+static int ping(const char *ip) {
+	unsigned char echo[16] = {8, 0, 0, 0, 0, 0, 0, 1, 'e', 's', 'c', 'a', 'p', 'e', 'd'}, reply[64];
+	struct sockaddr_in a = v4(ip, 0);
+	int fd = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+	if (fd < 0) return stopped("an ICMP socket");
+	struct timeval tv = {.tv_sec = 2};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	if (sendto(fd, echo, sizeof echo, 0, (void *)&a, sizeof a) < 0) return stopped("sendto");
+	return recv(fd, reply, sizeof reply, 0) > 0 ? escaped("an echo came back") : stopped("no echo");
+}
+
+/* Signals and limits of the supervisor's processes. The signal 0 asks whether another would be sent. */
+static int signals(int count, char **pids) {
+	for (int i = 0; i < count; i++) {
+		int pid = atoi(pids[i]);
+		unsigned long long limit[2];
+		if (kill(pid, 0) == 0) return escaped("a signal to a supervisor process");
+		if (syscall(SYS_tgkill, pid, pid, 0) == 0) return escaped("a signal to a supervisor thread");
+		int pidfd = syscall(SYS_pidfd_open, pid, 0);
+		if (pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0) return escaped("a signal by descriptor");
+		if (syscall(SYS_prlimit64, pid, 7 /* RLIMIT_NOFILE */, 0, limit) == 0) return escaped("the limits of a supervisor process");
+	}
+	return stopped("every supervisor process");
+}
+
+/* Namespaces of one's own or of others, and mounts. */
+static int namespaces(void) {
+	static const int flags[] = {0x10000000 /* user */, 0x20000 /* mount */, 0x40000000 /* network */, 0x20000000 /* pid */, 0x2000000 /* cgroup */};
+	static const char *others[] = {"/proc/1/ns/mnt", "/proc/1/ns/net", "/proc/1/ns/user"};
+	for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++) if (syscall(SYS_unshare, flags[i]) == 0) return escaped("a namespace");
+	for (unsigned i = 0; i < sizeof others / sizeof *others; i++) {
+		int fd = open(others[i], O_RDONLY);
+		if (fd >= 0 && syscall(SYS_setns, fd, 0) == 0) return escaped(others[i]);
+	}
+	if (syscall(SYS_mount, "none", "/openshell", "tmpfs", 0, 0) == 0) return escaped("a mount over the supervisor");
+	if (syscall(SYS_mount, 0, "/openshell", 0, 0x1020 /* remount, bind */, 0) == 0) return escaped("the supervisor's volume remounted");
+	if (syscall(SYS_umount2, "/openshell", 2) == 0) return escaped("the supervisor's volume unmounted");
+	if (syscall(SYS_chroot, ".") == 0) return escaped("a root of its own");
+	return stopped("namespaces, mounts, roots");
+}
+
 int main(int argc, char **argv) {
 	setvbuf(stdout, 0, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
@@ -456,6 +587,13 @@ int main(int argc, char **argv) {
 	if (!strcmp(what, "link")) return write_link(a);
 	if (!strcmp(what, "loopback")) return host_loopback(atoi(a));
 	if (!strcmp(what, "daemon")) return daemon_left(a);
+	if (!strcmp(what, "read")) return read_files(argc - 2, argv + 2);
+	if (!strcmp(what, "replace")) return replace_files(argc - 2, argv + 2);
+	if (!strcmp(what, "answer")) return answer(a, atoi(b));
+	if (!strcmp(what, "resolve")) return resolve(a, atoi(b), argc > 4 ? argv[4] : "");
+	if (!strcmp(what, "ping")) return ping(a);
+	if (!strcmp(what, "signals")) return signals(argc - 2, argv + 2);
+	if (!strcmp(what, "namespaces")) return namespaces();
 	if (!strcmp(what, "sleep")) { for (int i = 0; i < 120; i++) sleep(1); return 0; }
 	fprintf(stderr, "attack: unknown attack %s\n", what);
 	return 2;

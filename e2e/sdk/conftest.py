@@ -1,5 +1,11 @@
-"""A gateway of the suite's own, found by the SDK the way it finds any gateway."""
+"""A gateway of the suite's own, found by the SDK the way it finds any gateway.
 
+With `OPENSHELL_SDK_GATEWAY=registered` nothing is started: the gateway is the active one, which is
+then one in a cluster (`e2e/kubernetes/sdk`).
+"""
+
+import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -10,8 +16,23 @@ import time
 
 import pytest
 
-BIN = pathlib.Path(os.environ["OPENSHELL_BIN_DIR"])
 WORKSPACE = "default"
+IN_CLUSTER = os.environ.get("OPENSHELL_SDK_GATEWAY") == "registered"
+
+
+@dataclasses.dataclass
+class Gateway:
+    """Where the gateway is, as its registration says."""
+
+    endpoint: str
+    mtls: pathlib.Path
+
+
+def active_gateway() -> Gateway:
+    config = pathlib.Path(os.environ["XDG_CONFIG_HOME"]) / "openshell"
+    directory = config / "gateways" / (config / "active_gateway").read_text().strip()
+    endpoint = json.loads((directory / "metadata.json").read_text())["gateway_endpoint"]
+    return Gateway(endpoint.removeprefix("https://"), directory / "mtls")
 
 
 def free_port() -> int:
@@ -22,6 +43,10 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def gateway():
+    os.environ.pop("OPENSHELL_GATEWAY", None)
+    if IN_CLUSTER:
+        yield active_gateway()
+        return
     with tempfile.TemporaryDirectory(prefix="openshell-sdk-") as root:
         root = pathlib.Path(root)
         os.environ.update(
@@ -29,12 +54,11 @@ def gateway():
             XDG_CONFIG_HOME=str(root / "config"),
             OPENSHELL_SERVER_PORT=str(free_port()),
         )
-        os.environ.pop("OPENSHELL_GATEWAY", None)
         log = open(root / "gateway.log", "wb")
-        process = subprocess.Popen([BIN / "openshell-gateway"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen([pathlib.Path(os.environ["OPENSHELL_BIN_DIR"]) / "openshell-gateway"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         line = process.stdout.readline().decode()
         assert line.startswith("ready "), (root / "gateway.log").read_text()
-        yield root
+        yield active_gateway()
         process.send_signal(signal.SIGTERM)
         process.wait(20)
         end_supervisors(root)
@@ -42,8 +66,6 @@ def gateway():
 
 
 def end_supervisors(root: pathlib.Path) -> None:
-    import json
-
     pids = []
     for record in (root / "state/openshell/sandboxes").glob("*/supervisor.json"):
         pid = json.loads(record.read_text())["pid"]

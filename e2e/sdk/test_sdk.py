@@ -8,7 +8,7 @@ from openshell import DeletionOutcome, ExecChunk, ExecResult, GatewayError, Sand
 from openshell import WorkspaceClient
 from openshell._proto import openshell_pb2, sandbox_pb2
 
-WORKSPACE = "default"
+from conftest import IN_CLUSTER, WORKSPACE
 
 
 def test_health(client):
@@ -20,11 +20,7 @@ def test_health(client):
 def test_a_client_without_the_certificate_is_refused(gateway):
     from openshell import TlsConfig
 
-    mtls = gateway / "config/openshell/gateways/openshell/mtls"
-    import os
-
-    endpoint = f"127.0.0.1:{os.environ['OPENSHELL_SERVER_PORT']}"
-    with SandboxClient(endpoint, tls=TlsConfig(ca_path=mtls / "ca.crt")) as anonymous:
+    with SandboxClient(gateway.endpoint, tls=TlsConfig(ca_path=gateway.mtls / "ca.crt")) as anonymous:
         with pytest.raises(GatewayError) as refused:
             anonymous.list_all(workspace=WORKSPACE)
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -159,11 +155,13 @@ def test_error_types_say_the_field(client):
 
 
 def test_what_the_driver_cannot_do_is_refused_by_name(client):
-    spec = openshell_pb2.SandboxSpec(template=openshell_pb2.SandboxTemplate(image="debian:12"))
+    # An image is no use to the process driver; a socket of the agent's is none to any driver yet.
+    field, value = ("agent_socket", "/run/agent.sock") if IN_CLUSTER else ("image", "debian:12")
+    spec = openshell_pb2.SandboxSpec(template=openshell_pb2.SandboxTemplate(**{field: value}))
     with pytest.raises(GatewayError) as refused:
-        client.create(workspace=WORKSPACE, name="image", spec=spec)
+        client.create(workspace=WORKSPACE, name="refused", spec=spec)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert any("image" in v.field for v in refused.value.field_violations)
+    assert any(field in v.field for v in refused.value.field_violations)
 
 
 def test_a_bad_policy_is_refused_with_its_place(client):

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Largest message that is read from a client: 4 MiB of standard input and its envelope.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024 + 64 * 1024;
+/// Pause between two looks at the addresses in a cluster that no sandbox may reach.
+pub const PLACES_INTERVAL: Duration = Duration::from_secs(15);
 /// Connections at a time; the next one waits in the kernel's queue.
 pub const CONNECTIONS: usize = 1024;
 /// Calls at a time on one connection. A supervisor carries all its relays on one.

@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) health: Option<TcpListener>,
     /// The object API, where it is served here.
     pub(crate) objects: Option<Router>,
+    /// What else no sandbox may reach, where that changes.
+    pub(crate) places: Option<watch::Receiver<Vec<String>>>,
 }
 
 /// A gateway that serves.
@@ -79,6 +81,7 @@ impl Parts {
             gateway_name: self.gateway_name.clone(),
             gateway_namespace: self.gateway_namespace.clone(),
             forbidden_destinations: addresses::reaching(address),
+            places: self.places,
             exchange: self.exchange,
         });
         let (stop, background) = (Stop::default(), CancellationToken::new());

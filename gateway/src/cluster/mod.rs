@@ -4,6 +4,7 @@
 //! change of them rolls the pod. Logs are kept in a database on a volume of its own.
 
 mod attest;
+mod places;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use openshell_operator::api::KubeSecrets;
 
 pub use attest::{AUDIENCE, PodAttest};
+use places::Places;
 
 use crate::api::Placement;
 use crate::auth::{Hosts, Rules};
@@ -32,6 +34,7 @@ impl ClusterGateway {
         let tls = read_tls(&config.tls)?;
         let tokens = Arc::new(SandboxTokens::read(&config.jwt.join("signing.pem"), &config.name)?);
         let logs = LogStore::at(&config.data.join("logs.db")).await.map_err(|error| StartError::Store(error.to_string()))?;
+        let places = Places::new(client.clone(), &config.namespace, format!("{}-gateway", config.name)).follow().await?;
         let listener = listen(config.bind).await?;
         let health = match config.health {
             Some(address) => Some(listen(address).await?),
@@ -60,6 +63,7 @@ impl ClusterGateway {
             tls: Some(tls),
             health,
             objects: None,
+            places: Some(places),
         }
         .start(endpoint)?;
         tracing::info!(endpoint = running.endpoint(), "serving");

@@ -79,6 +79,7 @@ impl LocalGateway {
             tls,
             health,
             objects: Some(http::routes(&store.service())),
+            places: None,
         }
         .start(endpoint.clone())?;
         running.store = Some((store, lock));

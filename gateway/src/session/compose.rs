@@ -27,7 +27,7 @@ use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Inner,
+    HubConfig, Inner,
     sandbox::{Problem, Revision, Task},
 };
 
@@ -253,10 +253,16 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
         }),
         require_full_enforcement: blueprint.require_full,
         host_aliases: HashMap::new(),
-        forbidden_destinations: inner.config.forbidden_destinations.clone(),
+        forbidden_destinations: forbidden(&inner.config),
         await_enforcement: withheld && release == Release::Wait,
     };
     Ok(Composed { config, revoked: missing })
+}
+
+/// What no policy can grant, as it is now.
+fn forbidden(config: &HubConfig) -> Vec<String> {
+    let elsewhere = config.places.as_ref().map(|places| places.borrow().clone()).unwrap_or_default();
+    config.forbidden_destinations.iter().cloned().chain(elsewhere).collect()
 }
 
 /// What the agent sees instead of the value. The number stands for the Secret, not for its

@@ -73,6 +73,8 @@ pub struct HubConfig {
     pub gateway_namespace: String,
     /// Addresses that no sandbox may reach whatever its policy says: `host:port` or an IP.
     pub forbidden_destinations: Vec<String>,
+    /// As these, where they change: of a cluster.
+    pub places: Option<tokio::sync::watch::Receiver<Vec<String>>>,
     /// How supervisors get their tokens, where no driver hands them over.
     pub exchange: Option<Exchange>,
 }

@@ -134,11 +134,20 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
             follow(api(inner), any(), writers.providers, |_| {}, |_| mark_all(inner)),
             follow(gateways, gateway, writers.gateways, |_| {}, |_| mark_all(inner)),
             follow(api(inner), credentials, writers.secrets, |_| {}, |_| mark_all(inner)),
+            places(inner),
         );
     };
     tokio::select! {
         () = watches => {}
         () = shutdown.cancelled() => {}
+    }
+}
+
+/// Follows what no policy can grant, where that changes.
+async fn places(inner: &Inner) {
+    let Some(mut places) = inner.config.places.clone() else { return };
+    while places.changed().await.is_ok() {
+        mark_all(inner);
     }
 }
 

@@ -63,6 +63,7 @@ impl Ground {
             gateway_name: "local".into(),
             gateway_namespace: LOCAL_NAMESPACE.into(),
             exchange: exchange.clone(),
+            places: None,
             forbidden_destinations: vec![self.address.to_string()],
         };
         let hub = Hub::with_heartbeat(config, heartbeat);

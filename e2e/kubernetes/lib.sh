@@ -1,0 +1,115 @@
+# Sourced by the suites here: a verdict per step, and a cluster with both charts installed.
+# shellcheck shell=bash disable=SC2034  # used by the scripts that source this
+#
+# A script says what it needs by calling `bring_up` and then `install_charts`; `finish` runs at its end, whatever
+# happened, and takes everything away again. Only one of these scripts can use a cluster at a time: the names are fixed.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+
+passed=0 failed=0 skipped=0
+namespace=agents system=openshell-system
+image=localhost/openshell-test/sandbox:bookworm
+work=$(mktemp -d)
+trap 'end_started; rm -rf "$work"' EXIT
+export XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
+
+step() { # what, command...
+  local what=$1 start=$EPOCHREALTIME; shift
+  local output
+  if output=$("$@" 2>&1); then
+    passed=$((passed + 1)); printf '  ok    %s (%d ms)\n' "$what" $(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+  else
+    failed=$((failed + 1)); printf '  FAIL  %s\n' "$what"; tail -n 25 <<<"$output" | sed 's/^/        /'
+    return 1
+  fi
+}
+skip() { skipped=$((skipped + 1)); printf '  skip  %s: %s\n' "$1" "$2"; }
+# What the rest of a script cannot do without.
+need() { step "$@" || { printf '%d passed, %d failed, the rest was not tried\n' "$passed" "$failed"; exit 1; }; }
+count() {
+  printf '%d passed, %d failed' "$passed" "$failed"
+  [ "$skipped" = 0 ] || printf ', %d skipped' "$skipped"
+  printf '\n'
+  [ "$failed" = 0 ]
+}
+
+k() { timeout 200 "$kubectl" "$@"; }
+openshell() { timeout 60 "$bin/openshell" "$@"; }
+says() { local wanted=$1 got; shift; got=$("$@" 2>&1); grep -qF -- "$wanted" <<<"$got" || { printf 'wanted %s, got:\n%s\n' "$wanted" "$got"; return 1; }; }
+until_true() { local end=$((SECONDS + 60)); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.2; done; }
+
+no_sandbox_pods() { [ -z "$(k get pods -n $namespace -o name -l openshell.ai/sandbox-id)" ]; }
+none_left() {
+  local left
+  left=$(k get all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,leases -A -o name -l app.kubernetes.io/part-of=openshell
+    k get clusterroles,clusterrolebindings -o name -l app.kubernetes.io/part-of=openshell
+    k get pods,sandboxes.agents.x-k8s.io -A -o name -l openshell.ai/sandbox-id 2>/dev/null)
+  [ -z "$left" ] || { printf 'left behind:\n%s\n' "$left"; return 1; }
+}
+
+# Ends what this script started in the background, by id.
+started=()
+end_started() {
+  local pid
+  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
+  started=()
+}
+
+# Ends the script in time whatever hangs. What it waits for just then is bounded itself, and is waited for.
+bounded() { # seconds
+  {
+    # In pieces, so that it does not outlive the script.
+    for ((waited = 0; waited < $1; waited += 5)); do
+      read -rt 5 <> <(:)
+      grep -q "^PPid:.$$\$" /proc/$BASHPID/status || exit
+    done
+    kill -TERM $$
+  } >/dev/null 2>&1 &
+  started+=($!)
+  # shellcheck disable=SC2064  # the bound of now
+  trap "echo 'not done within $1 s' >&2; exit 1" TERM
+}
+
+finish() {
+  end_started
+  if [ -n "${helm:-}" ]; then
+    "$helm" uninstall openshell -n $system --ignore-not-found --wait --timeout 60s >/dev/null 2>&1
+    "$helm" uninstall openshell-crds -n $system --ignore-not-found --wait --timeout 60s >/dev/null 2>&1
+    k delete namespace $namespace $system "$@" --ignore-not-found --wait=true --timeout=60s >/dev/null 2>&1
+  fi
+  rm -rf "$work"
+}
+
+# The cluster, its tools and the images. The first argument is the directory of the `openshell` command.
+bring_up() { # [directory]
+  bin=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug}")
+  [ -x "$bin/openshell" ] || { echo "$bin has no openshell: cargo build -p openshell-cli, or name the directory that has it" >&2; exit 1; }
+  local line
+  line=$(e2e/cluster/up) || exit 1
+  eval "$line"
+  kubectl=$(e2e/cluster/tool kubectl) && helm=$(e2e/cluster/tool helm) || exit 1
+  export KUBECACHEDIR=$work/kubectl
+  trap finish EXIT
+  scripts/images --profile "${OPENSHELL_IMAGE_PROFILE:-dev}" --load "${image_options[@]}" >/dev/null || exit 1
+  e2e/cluster/image $image "$(e2e/cluster/rootfs)" --user 1000:1000 >/dev/null || exit 1
+}
+image_options=()
+
+namespaces() {
+  k apply -f - <<YAML
+{apiVersion: v1, kind: List, items: [
+ {apiVersion: v1, kind: Namespace, metadata: {name: $system, labels: {pod-security.kubernetes.io/enforce: restricted}}},
+ {apiVersion: v1, kind: Namespace, metadata: {name: $namespace, labels: {pod-security.kubernetes.io/enforce: restricted}}}]}
+YAML
+}
+install_operator() { # helm's options…
+  "$helm" upgrade --install openshell charts/openshell -n $system --wait --timeout 90s --set server.sandboxNamespace=$namespace \
+    --set server.sandboxImage=$image --set server.sandboxImagePullPolicy=Never "$@"
+}
+install_charts() { # helm's options…
+  need "namespaces that admit only restricted pods" namespaces
+  # Definitions stay when their release goes; whoever installs next takes them over.
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership
+  need "helm install of the operator and its gateway" install_operator "$@"
+  need "the gateway is Ready" k wait -n $system --for=condition=Ready openshellgateway/default --timeout=90s
+}
