@@ -91,8 +91,8 @@ async fn what_was_left_alone_is_suspended_and_a_start_wakes_it() {
     let object = objects.get("quiet").await.unwrap();
     let status = object.status.unwrap();
     assert!(status.idle_since.is_some() && !object.spec.suspend, "the spec is its author's");
-    let ready = conditions::find(&status.conditions, conditions::READY).unwrap();
-    assert_eq!(ready.reason, "IdleTimeout", "{}", ready.message);
+    let started = conditions::find(&status.conditions, conditions::STARTED).unwrap();
+    assert_eq!(started.reason, "IdleTimeout", "{}", started.message);
     let refused = exec(&gateway).await.unwrap_err();
     assert_eq!(refused.get_error_details().error_info().unwrap().reason, "SANDBOX_NOT_RUNNING");
 

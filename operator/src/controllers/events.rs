@@ -108,12 +108,12 @@ pub(super) fn of_sandbox(before: &OpenShellSandboxStatus, after: &OpenShellSandb
         // One that is ready at once was started.
         turns.extend(of(after, STARTED).map(|started| Turn::normal("Run", "Started", &started.message)));
     }
-    if let Some(ready) = of(after, READY)
+    if let Some(rest) = of(after, STARTED)
         && before.phase != after.phase
         && matches!(after.phase, Some(Phase::Stopped | Phase::Completed))
     {
         let action = if after.phase == Some(Phase::Stopped) { "Suspend" } else { "Run" };
-        turns.push(Turn::normal(action, &ready.reason, &ready.message));
+        turns.push(Turn::normal(action, &rest.reason, &rest.message));
     }
     if let Some(stalled) = of(after, STALLED)
         && of(before, STALLED).is_none_or(|before| before.reason != stalled.reason)
@@ -172,10 +172,10 @@ mod tests {
             (status(Phase::Provisioning, &[taken, up, (READY, Is::False, "SessionNotConnected")]), vec!["Started"]),
             (status(Phase::Ready, &[taken, up, (READY, Is::True, "Ready")]), vec!["Ready"]),
             (status(Phase::Stopping, &[taken, (READY, Is::False, "IdleTimeout")]), vec![]),
-            (status(Phase::Stopped, &[taken, (READY, Is::False, "IdleTimeout")]), vec!["IdleTimeout"]),
+            (status(Phase::Stopped, &[taken, (STARTED, Is::False, "IdleTimeout")]), vec!["IdleTimeout"]),
             (status(Phase::Starting, &[taken, (READY, Is::False, "Starting")]), vec!["Resumed"]),
             (status(Phase::Ready, &[taken, up, (READY, Is::True, "Ready")]), vec!["Ready"]),
-            (status(Phase::Completed, &[taken, up, (READY, Is::False, "Completed")]), vec!["Completed"]),
+            (status(Phase::Completed, &[taken, (STARTED, Is::False, "Completed")]), vec!["Completed"]),
             (
                 status(Phase::Error, &[taken, (READY, Is::False, "SupervisorDied"), (STALLED, Is::True, "SupervisorDied")]),
                 vec!["SupervisorDied"],

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Scheduled` | a driver has taken the sandbox |
 //! | `Started` | a supervisor is there |
-//! | `Ready` | its session is live and it has acknowledged its policy |
+//! | `Ready` | its session is live and it has acknowledged its policy; absent where it is not meant to be, and is at rest |
 //! | `Reconciling` | (only then present) work is going on |
 //! | `Stalled` | (only then present) nothing changes without someone's help |
 
@@ -126,7 +126,7 @@ impl Report {
     pub(super) fn completed() -> Self {
         Self {
             phase: Phase::Completed,
-            ready: (Is::False, because("Completed", "the main process ended with exit code 0")),
+            started: (Is::False, because("Completed", "the main process ended with exit code 0")),
             ..Self::ready()
         }
     }
@@ -199,7 +199,13 @@ impl Report {
         };
         put(conditions::SCHEDULED, self.scheduled.0, self.scheduled.1);
         put(conditions::STARTED, self.started.0, self.started.1);
-        put(conditions::READY, self.ready.0, self.ready.1);
+        // To kstatus an object is on its way as long as `Ready` is not true, and current without it.
+        let at_rest = matches!(self.phase, Phase::Stopped | Phase::Completed) && self.reconciling.is_none() && self.stalled.is_none();
+        if at_rest {
+            conditions::remove(&mut status.conditions, conditions::READY);
+        } else {
+            put(conditions::READY, self.ready.0, self.ready.1);
+        }
         for (kind, is_there) in [(conditions::RECONCILING, self.reconciling), (conditions::STALLED, self.stalled)] {
             match is_there {
                 Some((reason, message)) => {

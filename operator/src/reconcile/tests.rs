@@ -360,11 +360,17 @@ proptest! {
         prop_assume!(!world.deleted);
         world.settle(Wish::Run);
         let status = &world.status;
-        let ready = conditions::find(&status.conditions, conditions::READY).unwrap();
+        let said = |kind| conditions::find(&status.conditions, kind);
         match status.phase {
             Some(Phase::Ready) => prop_assert!(is_true(&status.conditions, conditions::READY) && is_true(&status.conditions, conditions::STARTED)),
-            Some(Phase::Completed) => prop_assert_eq!(ready.reason.as_str(), "Completed"),
-            Some(Phase::Error) => prop_assert!(is_true(&status.conditions, conditions::STALLED) && !ready.message.is_empty()),
+            // As the rules of kstatus have it: whoever is at rest is not on the way to anything.
+            Some(Phase::Completed) => {
+                prop_assert_eq!(said(conditions::STARTED).unwrap().reason.as_str(), "Completed");
+                prop_assert_eq!((said(conditions::READY), said(conditions::RECONCILING)), (None, None));
+            }
+            Some(Phase::Error) => {
+                prop_assert!(is_true(&status.conditions, conditions::STALLED) && !said(conditions::READY).unwrap().message.is_empty());
+            }
             other => prop_assert!(false, "{other:?}: {status:?}"),
         }
     }
@@ -458,7 +464,7 @@ fn left_alone() -> World {
 #[test]
 fn what_is_left_alone_is_suspended_until_someone_wakes_it() {
     let mut world = left_alone();
-    let ready = |world: &World| conditions::find(&world.status.conditions, conditions::READY).unwrap().clone();
+    let ready = |world: &World| conditions::find(&world.status.conditions, conditions::STARTED).unwrap().clone();
     assert_eq!((world.workload.clone(), world.status.phase), (WorkloadState::Suspended, Some(Phase::Stopped)));
     assert_eq!(ready(&world).reason, "IdleTimeout");
     assert!(ready(&world).message.contains("for 10m"), "{}", ready(&world).message);
@@ -482,7 +488,8 @@ fn what_was_suspended_for_idleness_is_started_by_stop_and_start_and_without_the_
     let mut world = left_alone();
     world.settle(Wish::Suspend);
     assert_eq!(world.status.idle_since, None);
-    assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().reason, "Suspended");
+    assert_eq!(conditions::find(&world.status.conditions, conditions::STARTED).unwrap().reason, "Suspended");
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY), None);
     world.settle(Wish::Busy);
     assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 2));
     let mut world = left_alone();

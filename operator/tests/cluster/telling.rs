@@ -55,7 +55,7 @@ async fn a_life_is_told_once_and_a_restart_tells_nothing() {
 
     // Left alone: suspended without its spec, and its pod is gone.
     rig.say("demo", json!({ "session": { "lastActivity": ago(7200) } })).await;
-    rig.reason("demo", conditions::READY, "IdleTimeout").await;
+    rig.reason("demo", conditions::STARTED, "IdleTimeout").await;
     rig.phase("demo", Phase::Stopped).await;
     eventually("its pod is gone", async || rig.pods(&uid).await.is_empty()).await;
     assert!(!rig.get("demo").await.spec.suspend);

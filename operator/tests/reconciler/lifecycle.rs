@@ -198,11 +198,14 @@ async fn a_restart_of_the_reconciler_changes_nothing_that_runs() {
 async fn the_main_process_decides_how_it_ends() {
     let rig = Rig::new();
     let reconciler = Reconciler::start(&rig).await;
-    for (name, code, phase, reason) in [("well", 0, Phase::Completed, "Completed"), ("badly", 3, Phase::Error, "MainProcessFailed")] {
+    for (name, code, phase, kind, reason) in [
+        ("well", 0, Phase::Completed, conditions::STARTED, "Completed"),
+        ("badly", 3, Phase::Error, conditions::READY, "MainProcessFailed"),
+    ] {
         let uid = reconciler.create(name, OpenShellSandboxSpec { command: vec!["true".into()], ..Default::default() }).await;
         reconciler.connect(&rig, name, &uid, json!({ "mainProcess": { "state": "Exited", "exitCode": code } })).await;
         reconciler.phase(name, phase).await;
-        reconciler.reason(name, conditions::READY, reason).await;
+        reconciler.reason(name, kind, reason).await;
     }
     let status = reconciler.get("badly").await.status.unwrap();
     assert!(conditions::find(&status.conditions, conditions::READY).unwrap().message.contains("exit code 3"));
