@@ -297,8 +297,8 @@ async fn refuses_what_it_cannot_do_and_says_what_to_do() {
     let error = driver.admit(&wants).unwrap_err();
     assert_eq!(error.code, "PodUnsupported");
     wants.pod.resources = serde_json::from_value(serde_json::json!({ "gpu": { "count": 1 } })).unwrap();
-    let error = driver.admit(&wants).unwrap_err();
-    assert_eq!((error.code, error.message.contains("resources.gpu")), ("GpuUnsupported", true));
+    let gpu = driver.admit(&wants).unwrap_err();
+    assert_eq!((gpu.code, gpu.message.contains("resources.gpu")), ("GpuUnsupported", true));
     assert!(error.message.starts_with("image: "), "{error}");
 }
 
