@@ -289,6 +289,18 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What happens to a sandbox that is rarely used.
+fn calm() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (1_i64..8).prop_map(Event::Minutes),
+        2 => Just(Event::Active),
+        1 => Just(Event::Disconnected),
+        1 => Just(Event::Connected),
+        1 => Just(Event::MainExited(1)),
+        1 => Just(Event::Died),
+    ]
+}
+
 /// Reconciles (some cut short), events, in any order.
 fn history() -> impl Strategy<Value = Vec<(Wish, Option<usize>, Event)>> {
     prop::collection::vec((wishes(), prop::option::weighted(0.3, 0_usize..3), events()), 0..40)
@@ -409,8 +421,12 @@ proptest! {
     /// Only a sandbox in which nothing has happened for its whole idle period is suspended for that,
     /// whatever went before; and it is written before it is done.
     #[test]
-    fn idle_is_what_was_left_alone(history in history()) {
+    fn idle_is_what_was_left_alone(history in history(), calm in prop::collection::vec(calm(), 0..8)) {
         let mut world = lived(&history);
+        world.settle(Wish::Busy);
+        for event in std::iter::once(Event::MainExited(0)).chain(calm) {
+            world.happen(event);
+        }
         world.status.idle_since = None;
         let plan = world.plan(Wish::Busy);
         let Some(since) = &plan.status.idle_since else { return Ok(()) };
