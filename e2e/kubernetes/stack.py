@@ -431,14 +431,16 @@ class Witness:
         self.denied()
 
     def denied(self):
-        """Nothing got through that must not, and the policy was the reason in every turn since the mark."""
+        """Nothing got through that must not; the policy was the reason wherever the server could be reached, as it can now."""
         breaches = [line for line in self.lines() if line["path"] == f"/breach/{self.name}"]
         expect(not breaches, f"what is forbidden got through: {breaches[:3]}")
         turns = self.turns()[self.since:]
         expect(turns, f"{self.name} has said nothing")
-        # The method is denied by an answer, the address by a refused connection.
-        open_doors = [turn for turn in turns if turn[1] != "403" or turn[2].isdigit()]
+        # The method is denied by an answer, the address by a refused connection. A connection is tried before its requests are
+        # decided: where a cluster in trouble has no way to the server, the agent gets that error.
+        open_doors = [turn for turn in turns if turn[1].isdigit() and turn[1] != "403" or turn[2].isdigit()]
         expect(not open_doors, f"not denied by policy: {open_doors[:3]} of {len(turns)} turns")
+        expect(turns[-1][1] == "403", f"the last turn was not denied by policy: {turns[-1]}")
 
     def same_process(self):
         numbers = [turn[0] for turn in self.turns()[self.since:]]
