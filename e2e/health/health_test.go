@@ -20,6 +20,7 @@ var expected = map[string][2]string{
 	"gateway-ready":          {"Healthy", "Current"},
 	"gateway-image-missing":  {"Degraded", "Failed"},
 	"gateway-new":            {"Progressing", "InProgress"},
+	"policy-pending":         {"Progressing", "InProgress"},
 	"policy-accepted":        {"Healthy", "Current"},
 	"policy-refused":         {"Degraded", "Failed"},
 	"provider-accepted":      {"Healthy", "Current"},

@@ -337,10 +337,13 @@ class Stack:
         """A place in the audit log."""
         return (self.state / "logs/audit.log").stat().st_size
 
-    def audited(self, since):
+    def audited(self, since, until=None):
         with open(self.state / "logs/audit.log", "rb") as log:
             log.seek(since)
             for line in log:
+                if until is not None and since >= until:
+                    return
+                since += len(line)
                 with contextlib.suppress(ValueError):
                     event = json.loads(line)
                     if event.get("stage") == "ResponseComplete" and event.get("objectRef"):
