@@ -483,7 +483,7 @@ fn what_is_left_alone_is_suspended_until_someone_wakes_it() {
     let started = |world: &World| conditions::find(&world.status.conditions, conditions::STARTED).unwrap().clone();
     assert_eq!((world.workload.clone(), world.status.phase), (WorkloadState::Suspended, Some(Phase::Stopped)));
     assert_eq!(started(&world).reason, "IdleTimeout");
-    assert!(started(&world).message.contains("for 10m"), "{}", ready(&world).message);
+    assert!(started(&world).message.contains("for 10m"), "{}", started(&world).message);
     // Time, a restart of the machine, and a policy that is refused and mended do not wake it.
     for (event, wish) in [(Event::Minutes(600), Wish::Busy), (Event::Rebooted, Wish::Refused), (Event::Disconnected, Wish::Busy)] {
         world.happen(event);
