@@ -41,3 +41,32 @@ async fn every_case_has_its_verdict() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test]
+async fn every_example_is_taken() {
+    let store = Store::new().await;
+    let examples = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")).unwrap();
+    let mut taken = 0;
+    for path in examples.map(|entry| entry.unwrap().path()) {
+        for document in std::fs::read_to_string(&path).unwrap().split("\n---\n") {
+            let document: Value = serde_saphyr::from_str(document).unwrap();
+            let collection = match document["kind"].as_str().unwrap() {
+                "Secret" => "api/v1/namespaces/examples/secrets",
+                "Provider" => "apis/openshell.ai/v1alpha1/namespaces/examples/providers",
+                "Policy" => "apis/openshell.ai/v1alpha1/namespaces/examples/policies",
+                "OpenShellSandbox" => "apis/openshell.ai/v1alpha1/namespaces/examples/openshellsandboxes",
+                other => panic!("{}: {other}", path.display()),
+            };
+            let uri = format!("/{collection}?fieldValidation=Strict");
+            let request = Request::builder().method(Method::POST).uri(uri).body(document.to_string()).unwrap();
+            let (status, answer) = send(&store.api, request).await;
+            assert_eq!(status, StatusCode::CREATED, "{}: {}", path.display(), answer["message"]);
+            if document["kind"] == "Policy" || document["spec"]["policy"].is_object() {
+                let policy = openshell_policy::from_value(&document["spec"]["policy"]);
+                assert!(policy.is_ok(), "{}: {:?}", path.display(), policy.err());
+            }
+            taken += 1;
+        }
+    }
+    assert!(taken >= 7, "the examples were not found");
+}
