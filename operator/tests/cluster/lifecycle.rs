@@ -47,7 +47,8 @@ async fn create_ready_and_delete() {
     rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
     eventually("nothing is left", async || rig.pods(&uid).await.is_empty() && rig.agents().get_opt("demo").await.unwrap().is_none()).await;
     eprintln!("deleted, and nothing is left: {:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(8));
+    // Long before a grace period is over.
+    assert!(begin.elapsed() < Duration::from_secs(25));
     rig.stop().await;
 }
 

@@ -127,7 +127,7 @@ async fn a_timeout_ends_the_group_with_124() {
     let began = Instant::now();
     let outcome = run(&running, exec).await;
     assert_eq!(outcome.code(), 124);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let left = run(&running, sh(&format!("kill -0 {} 2>/dev/null && echo alive", outcome.stdout.trim()))).await;
     assert_eq!(left.stdout, "");
 }
@@ -193,5 +193,5 @@ async fn a_daemon_holds_no_exec_open() {
     let began = Instant::now();
     let outcome = run(&running, sh("sleep 1000 & echo started")).await;
     assert_eq!((outcome.stdout.as_str(), outcome.code()), ("started\n", 0));
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(30));
 }

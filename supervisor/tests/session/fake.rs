@@ -129,7 +129,7 @@ async fn a_silent_gateway_is_left_and_called_again() {
     let began = std::time::Instant::now();
     let second = stage.call().await;
     assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     // Nothing is forgotten meanwhile, and it is the same supervisor.
     assert_eq!(second.hello.instance_id, first.hello.instance_id);
     assert_eq!((second.hello.config_revision, second.hello.policy_hash.clone()), (1, config(1, POLICY).policy_hash));
