@@ -70,7 +70,7 @@ fn the_largest_text_is_read_in_bounded_time() {
         let text = unit.repeat(262_000 / unit.len());
         let started = std::time::Instant::now();
         assert!(from_yaml(&text).is_err());
-        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{unit:?} took {:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_mins(1), "{unit:?} took {:?}", started.elapsed());
     }
 }
 
@@ -84,7 +84,7 @@ fn many_findings_are_bounded() {
         let findings = from_yaml(&text).unwrap_err().findings;
         assert_eq!((findings.len(), findings[100].code), (101, "more"));
         assert!(findings[0].line.is_some());
-        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_mins(1), "{:?}", started.elapsed());
     }
 }
 

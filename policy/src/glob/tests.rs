@@ -69,7 +69,7 @@ fn matching_stays_cheap_on_hostile_texts() {
     let started = std::time::Instant::now();
     assert!(!glob.matches(&format!("{}b", "a".repeat(199))));
     assert!(!Glob::path("**a**a**a**a**b").unwrap().matches(&"a".repeat(4000)));
-    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_mins(1), "{:?}", started.elapsed());
 }
 
 #[test]
