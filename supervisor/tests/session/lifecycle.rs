@@ -1,6 +1,6 @@
 //! From creation to the end, with a gateway that comes and goes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use openshell_crds::{
