@@ -53,11 +53,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(error) = local::launch::requested(&args) {
         return report(&error);
     }
-    let command = match args.first() {
-        Some(program) if is_plugin(program) => args::Cli::command().bin_name(PLUGIN.replacen('-', " ", 1)),
-        _ => args::Cli::command(),
-    };
     let plugin = args.first().is_some_and(|program| is_plugin(program));
+    let mut command = args::Cli::command();
+    if plugin {
+        command = command.bin_name(PLUGIN.replacen('-', " ", 1));
+    }
     let cli = match command.try_get_matches_from(args).and_then(|m| args::Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -79,7 +79,9 @@ pub(crate) fn to_wire(spec: &OpenShellSandboxSpec) -> Option<v1::SandboxTemplate
         pod.insert("tolerations".to_owned(), spec.tolerations.iter().map(toleration_to_wire).collect());
     }
     let driver_config = (!pod.is_empty()).then(|| Map::from_iter([(DRIVER.to_owned(), json!({ "pod": pod }))]));
-    let resources = spec.resources.as_ref().map(|resources| {
+    // GPUs are asked for elsewhere.
+    let amounts = spec.resources.as_ref().filter(|resources| !(resources.limits.is_empty() && resources.requests.is_empty()));
+    let resources = amounts.map(|resources| {
         let lists = [("limits", &resources.limits), ("requests", &resources.requests)];
         lists.into_iter().filter(|(_, amounts)| !amounts.is_empty()).map(|(list, amounts)| (list.to_owned(), json!(amounts))).collect()
     });

@@ -27,6 +27,7 @@ fn flags_make_a_template() {
     assert_eq!(json!(object_from_wire(&made.driver_config.unwrap())).to_string(), config);
     let thousand = template(&mut args(&["--memory", "1000K"]), None).unwrap().unwrap();
     assert_eq!(json!(object_from_wire(&thousand.resources.unwrap())), json!({"limits": {"memory": "1000k"}}));
+    assert_eq!((args(&["--gpu"]).gpu, args(&["--gpu=2"]).gpu, args(&[]).gpu), (Some(1), Some(2), None));
     assert!(Cli::try_parse_from(["openshell", "sandbox", "create", "--driver-config-json", "[]"]).is_err());
 }
 

@@ -56,6 +56,27 @@ fn what_a_request_asks_for_is_in_the_object_and_comes_back() {
 }
 
 #[test]
+fn gpus_of_a_request_are_in_the_object_and_come_back() {
+    let asked = |count| v1::ResourceRequirements { gpu: Some(v1::GpuResourceRequirements { count }) };
+    let of = |count| {
+        let (mut pod, mut v) = (Pod::default(), Violations::default());
+        gpu_from_wire(Some(&asked(count)), &mut pod, &mut v);
+        v.into_result().map(|()| crate::convert::sandbox::spec_from_wire(&v1::SandboxSpec::default(), None, pod))
+    };
+    for (count, stored) in [(None, 1), (Some(2), 2)] {
+        let spec = of(count).unwrap();
+        assert_eq!(serde_json::to_value(&spec).unwrap()["resources"], json!({"gpu": {"count": stored}}));
+        assert_eq!(gpu_to_wire(&spec), Some(asked(u32::try_from(stored).ok())));
+        assert_eq!(to_wire(&spec), None, "nothing else was asked for");
+    }
+    for count in [0, 65, u32::MAX] {
+        assert_eq!(of(Some(count)).unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+    assert_eq!(gpu_to_wire(&OpenShellSandboxSpec::default()), None);
+    assert_eq!(field("spec.resources.gpu.count"), "spec.resource_requirements.gpu.count");
+}
+
+#[test]
 fn the_driver_s_own_places_mean_the_same() {
     let wire = template(
         "",
