@@ -4,6 +4,7 @@
 //! is absent and never `null`, and every string, list and number of a status has a bound, as
 //! those of a spec have one each beside their field.
 
+use crate::sandbox::Phase;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
@@ -63,9 +64,12 @@ fn whole_numbers(node: &mut serde_json::Map<String, Value>) {
 }
 
 /// An object that nobody has looked at yet says so: without a status, tools that follow kstatus take it for
-/// what it is to become.
+/// what it is to become. A sandbox is provisioned from the moment on at which it is made.
 fn not_observed_yet(status: &mut Value) {
     status["default"] = json!({ "observedGeneration": NOT_OBSERVED });
+    if status["properties"].get("phase").is_some() {
+        status["default"]["phase"] = json!(Phase::default());
+    }
     status["properties"]["observedGeneration"]["minimum"] = json!(NOT_OBSERVED);
 }
 

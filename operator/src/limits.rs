@@ -29,6 +29,8 @@ pub const ORPHAN_INTERVAL: Duration = Duration::from_mins(10);
 /// A started supervisor must have a session within this time, or the sandbox is in error
 /// (and recovers when the session comes after all).
 pub const SESSION_DEADLINE: Duration = Duration::from_mins(1);
+/// A new sandbox that is still being started is first said to be when it is this old.
+pub const FIRST_STATUS: Duration = Duration::from_secs(3);
 /// A started supervisor's session is waited for this long before its start is said.
 pub const SESSION_MOMENT: Duration = Duration::from_secs(2);
 /// From seeing that a workload was lost (evicted, its node gone) until it is started again.

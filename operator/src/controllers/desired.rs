@@ -60,7 +60,8 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
             }
         }
     };
-    Ok(Desired { generation, intent, lifetime: subject.sandbox.as_ref().map(lifetime).unwrap_or_default() })
+    let made_at = subject.meta.creation_timestamp.as_ref().map(|time| time.0);
+    Ok(Desired { generation, made_at, intent, lifetime: subject.sandbox.as_ref().map(lifetime).unwrap_or_default() })
 }
 
 /// For how long it is wanted. The clock of its age is the API server's, as everybody sees it.

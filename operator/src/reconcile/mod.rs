@@ -42,6 +42,8 @@ use crate::driver::{Cleanup, DriverError, WorkloadState};
 pub struct Desired {
     /// Generation of the spec that this follows from.
     pub generation: i64,
+    /// When the object was made, by the API server's clock.
+    pub made_at: Option<Timestamp>,
     /// What is wanted.
     pub intent: Intent,
     /// For how long.

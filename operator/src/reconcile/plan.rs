@@ -8,7 +8,7 @@ use openshell_crds::conditions::{self, Is};
 use openshell_crds::sandbox::{MainProcessState, MainProcessStatus, Phase, SessionStatus};
 use openshell_proto::ENDED_WITH_SANDBOX;
 
-use super::status::{Report, Suspension};
+use super::status::{NOT_ACKNOWLEDGED, NOT_CONNECTED, Report, Suspension};
 use super::{Action, Desired, Hold, Intent, Observed, Plan, Refusal};
 use crate::blueprint::SandboxBlueprint;
 use crate::driver::{Cleanup, Retry, WorkloadState};
@@ -44,7 +44,23 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Some(failure) => step.report.delayed_by(failure.code, &failure.message),
         None => step.report,
     };
-    Plan { actions: step.actions, status: report.write(desired.generation, observed, now), recheck_at: step.recheck_at }
+    match unsaid_until(desired, observed, &report, now) {
+        Some(until) => {
+            let recheck_at = step.recheck_at.map_or(until, |at| at.min(until));
+            Plan { actions: step.actions, status: observed.status.clone(), recheck_at: Some(recheck_at) }
+        }
+        None => Plan { actions: step.actions, status: report.write(desired.generation, observed, now), recheck_at: step.recheck_at },
+    }
+}
+
+/// Until when nothing is said of a new sandbox that is being started: it usually runs before anybody
+/// has read that, and each status costs a write. A clock that is behind the API server's says it
+/// at once.
+fn unsaid_until(desired: &Desired, observed: &Observed, report: &Report, now: Timestamp) -> Option<Timestamp> {
+    let said = conditions::find(&observed.status.conditions, conditions::SCHEDULED).is_some();
+    let made = desired.made_at.filter(|made| *made <= now && !said && report.is_start())?;
+    let until = after(made, limits::FIRST_STATUS);
+    (now < until).then_some(until)
 }
 
 /// The object is being deleted.
@@ -223,7 +239,7 @@ fn alive(observed: &Observed, now: Timestamp) -> Step {
         };
     }
     let Some(session) = current_session(observed) else {
-        return waiting(phase, "SessionNotConnected", "the supervisor has not connected to its gateway yet", observed, now);
+        return waiting(phase, NOT_CONNECTED, "the supervisor has not connected to its gateway yet", observed, now);
     };
     if let Some(outcome) = observed.status.main_process.as_ref().and_then(outcome) {
         return settled(outcome);
@@ -237,7 +253,7 @@ fn alive(observed: &Observed, now: Timestamp) -> Step {
             "PolicyRejected",
             &format!("the supervisor refused the policy: {}", policy.error.as_deref().unwrap_or_default()),
         )),
-        _ => waiting(phase, "PolicyNotAcknowledged", "the supervisor has not acknowledged its policy yet", observed, now),
+        _ => waiting(phase, NOT_ACKNOWLEDGED, "the supervisor has not acknowledged its policy yet", observed, now),
     }
 }
 

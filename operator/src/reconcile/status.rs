@@ -77,6 +77,12 @@ impl Suspension {
 /// Reason of a suspension that nobody asked for.
 const IDLE_TIMEOUT: &str = "IdleTimeout";
 
+/// Reasons of what is on its way, where nothing speaks against it: no supervisor is there yet, its
+/// session is not, its policy is not in force.
+const STARTING: &str = "Starting";
+pub(super) const NOT_CONNECTED: &str = "SessionNotConnected";
+pub(super) const NOT_ACKNOWLEDGED: &str = "PolicyNotAcknowledged";
+
 /// As people write it.
 fn shown(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -101,7 +107,13 @@ impl Report {
 
     /// It was begun a moment ago.
     pub(super) fn starting(phase: Phase) -> Self {
-        Self::scheduled(phase, "Starting", "the workload is being started")
+        Self::scheduled(phase, STARTING, "the workload is being started")
+    }
+
+    /// Nothing is to be said of it but that it is on its way.
+    pub(super) fn is_start(&self) -> bool {
+        let (_, (reason, _)) = &self.ready;
+        [STARTING, NOT_CONNECTED, NOT_ACKNOWLEDGED].contains(&reason.as_str()) && self.stalled.is_none()
     }
 
     /// A supervisor is there, and its session is not (or not yet).

@@ -59,7 +59,7 @@ impl Wish {
             until: (self == Self::Brief).then(|| start() + SignedDuration::from_hours(1)),
             idle: matches!(self, Self::Busy | Self::Refused).then(|| IDLE.try_into().unwrap()),
         };
-        Desired { generation: 1, intent, lifetime }
+        Desired { generation: 1, made_at: Some(start() - limits::FIRST_STATUS), intent, lifetime }
     }
 }
 
@@ -706,6 +706,31 @@ fn a_session_that_comes_at_once_costs_one_status_less() {
     world.reconcile(Wish::Run, None);
     assert!(is_true(&world.status.conditions, conditions::STARTED));
     assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().reason, "SessionNotConnected");
+}
+
+#[test]
+fn the_start_of_a_new_sandbox_is_said_when_it_lasts_and_what_is_against_it_at_once() {
+    let mut world = World::new();
+    let new = |wish: Wish, made_at| Desired { made_at: Some(made_at), ..wish.desired() };
+    let begun = plan(&new(Wish::Run, start()), &world.observed(), start());
+    begun.actions.iter().for_each(|action| world.act(action));
+    assert_eq!(begun.status, OpenShellSandboxStatus::default(), "nothing to write");
+    let lasts = begun.recheck_at.unwrap();
+    assert_eq!(lasts, start() + limits::FIRST_STATUS);
+    let said = plan(&new(Wish::Run, start()), &world.observed(), lasts).status;
+    assert_eq!(conditions::find(&said.conditions, conditions::READY).unwrap().reason, "SessionNotConnected");
+
+    let ahead = start() + SignedDuration::from_hours(1);
+    assert_ne!(plan(&new(Wish::Run, ahead), &world.observed(), start()).status, begun.status, "a clock that is ahead keeps nobody waiting");
+    let refused = plan(&new(Wish::Refused, start()), &World::new().observed(), start()).status;
+    assert_eq!(refused.phase, Some(Phase::Error));
+    let failed = Observed { failure: Some(DriverError::later("NoRoom", "the disk is full")), ..world.observed() };
+    let failed = plan(&new(Wish::Run, start()), &failed, start()).status;
+    assert_eq!(conditions::find(&failed.conditions, conditions::READY).unwrap().reason, "NoRoom");
+    world.status = said;
+    world.status.phase = Some(Phase::Stopped);
+    let resumed = plan(&new(Wish::Run, start()), &world.observed(), start()).status;
+    assert_eq!(resumed.phase, Some(Phase::Starting), "what was said before is not left standing");
 }
 
 #[test]
