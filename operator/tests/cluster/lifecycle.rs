@@ -52,7 +52,7 @@ async fn create_ready_and_delete() {
     rig.stop().await;
 }
 
-/// The `Sandbox`, a status when it has begun and one when it is ready: no more is written by us.
+/// The `Sandbox`, and a status when it is ready; the third write of a creation is the gateway's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creation_costs_the_operator_two_writes() {
     let Some(mut rig) = Rig::idle(json!({})).await else { return };

@@ -9,6 +9,7 @@
 mod cases;
 mod election;
 mod faults;
+mod killed;
 mod lifecycle;
 mod processes;
 mod rig;

@@ -26,6 +26,7 @@ fn rules() -> Value {
         { "apiGroups": ["agents.x-k8s.io"], "resources": ["sandboxes"], "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"] },
         { "apiGroups": [""], "resources": ["events"], "verbs": ["list"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
         { "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "create", "patch"] },
         // In the namespace of the gateway.
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"] },

@@ -41,8 +41,47 @@ pub(crate) struct Rig {
     /// Ours, without what is put between the operator and the API server.
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    pub(crate) operator: Option<Operator>,
+}
+
+/// The controllers of a namespace, at work.
+pub(crate) struct Operator {
     shutdown: CancellationToken,
-    done: Option<tokio::task::JoinHandle<()>>,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl Operator {
+    pub(crate) fn start(client: Client, namespace: &str) -> Self {
+        let shutdown = CancellationToken::new();
+        let driver = KubernetesDriverConfig {
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            gateway: Gateway { name: "default".into(), namespace: namespace.to_owned() },
+            supervisor_image: Some(IMAGE.into()),
+        };
+        let config = ControllerConfig {
+            metrics: Metrics::default(),
+            client,
+            driver: Arc::new(KubernetesDriver::start(driver, &shutdown)),
+            gateway_name: "default".into(),
+            gateway_namespace: namespace.to_owned(),
+            namespace: namespace.to_owned(),
+            setting: Setting::Cluster { deployment: None },
+        };
+        let until = shutdown.clone();
+        Self { done: tokio::spawn(async move { controllers::run(config, until).await.unwrap() }), shutdown }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.done).await.unwrap().unwrap();
+    }
+
+    /// It is gone, in the middle of whatever it did.
+    pub(crate) fn kill(self) {
+        self.done.abort();
+        self.shutdown.cancel();
+    }
 }
 
 impl Rig {
@@ -66,7 +105,7 @@ impl Rig {
         }))
         .unwrap();
         Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
-        let rig = Self { client, namespace, shutdown: CancellationToken::new(), done: None };
+        let rig = Self { client, namespace, operator: None };
         let authority: ConfigMap =
             serde_json::from_value(json!({ "metadata": { "name": "default-gateway-ca" }, "data": { "ca.crt": "pem" } })).unwrap();
         rig.api::<ConfigMap>().create(&PostParams::default(), &authority).await.unwrap();
@@ -79,32 +118,13 @@ impl Rig {
 
     /// An operator begins.
     pub(crate) fn operate(&mut self, client: Client) {
-        self.shutdown = CancellationToken::new();
-        let gateway = Gateway { name: "default".into(), namespace: self.namespace.clone() };
-        let driver = KubernetesDriverConfig {
-            client: client.clone(),
-            namespace: self.namespace.clone(),
-            gateway,
-            supervisor_image: Some(IMAGE.into()),
-        };
-        let config = ControllerConfig {
-            metrics: Metrics::default(),
-            client,
-            driver: Arc::new(KubernetesDriver::start(driver, &self.shutdown)),
-            gateway_name: "default".into(),
-            gateway_namespace: self.namespace.clone(),
-            namespace: self.namespace.clone(),
-            setting: Setting::Cluster { deployment: None },
-        };
-        let until = self.shutdown.clone();
-        self.done = Some(tokio::spawn(async move { controllers::run(config, until).await.unwrap() }));
+        self.operator = Some(Operator::start(client, &self.namespace));
     }
 
     /// It ends.
     pub(crate) async fn rest(&mut self) {
-        self.shutdown.cancel();
-        if let Some(done) = self.done.take() {
-            tokio::time::timeout(Duration::from_secs(10), done).await.unwrap().unwrap();
+        if let Some(operator) = self.operator.take() {
+            operator.stop().await;
         }
     }
 
