@@ -285,6 +285,10 @@ pub struct PolicyInForce {
     pub revision: i64,
     /// Hash of that revision.
     pub hash: String,
+    /// The policy itself as canonical JSON, while it is the only one that the sandbox has had. With a second
+    /// one, both are recorded as `ControllerRevision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     /// Newest revision that the supervisor enforces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_revision: Option<i64>,

@@ -47,6 +47,9 @@ pub const CONDITION_MESSAGE: usize = 4096;
 
 /// Policy revisions kept per sandbox; the oldest are deleted.
 pub const REVISIONS_KEPT: usize = 100;
+/// The first policy of a sandbox stands in its status up to this size, in bytes (the API's bound of
+/// that field); a larger one is recorded at once.
+pub const POLICY_IN_STATUS: usize = 32 << 10;
 /// Attempts to find a free revision number against concurrent writers.
 pub const REVISION_ATTEMPTS: usize = 8;
 

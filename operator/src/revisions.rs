@@ -4,6 +4,9 @@
 //! from its own spec, from a `Policy` it refers to, or from one that selects it. A revision is
 //! named `<sandbox>-p<N>`, is owned by the sandbox (and goes with it) and carries the canonical
 //! policy and its hash. The newest [`limits::REVISIONS_KEPT`] are kept.
+//!
+//! Most sandboxes never have a second policy. Their first one stands in their status
+//! (`status.policy.document`), which is written anyway, and is recorded when a second one follows.
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
@@ -30,13 +33,22 @@ pub struct Revision {
     pub created: Option<jiff::Timestamp>,
 }
 
+/// The number of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// 1, 2, ...
+    pub number: i64,
+    /// Whether it is recorded. The first one is not: the sandbox's status keeps it until a second one follows.
+    pub recorded: bool,
+}
+
 /// The history could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RevisionError {
     /// The API refused or could not be reached.
     #[error("the policy history of sandbox \"{sandbox}\" cannot be {what}: {source}")]
     Api {
-        /// Name or UID of the sandbox.
+        /// Name of the sandbox.
         sandbox: String,
         /// `read` or `written`.
         what: &'static str,
@@ -65,68 +77,87 @@ pub enum RevisionError {
     },
 }
 
-/// Records a policy for a sandbox and gives its number. The policy that is the newest already
-/// keeps its number.
-pub async fn record(client: &Client, owner: &OpenShellSandbox, canonical_json: &[u8], hash: &str) -> Result<i64, RevisionError> {
+/// Gives the policy of a sandbox its number, and records it unless it is the first one. The policy that
+/// is the newest already keeps its number. `first` is what the sandbox has had until now, if nothing is
+/// recorded yet: it is recorded before what follows it.
+pub async fn record(
+    client: &Client,
+    owner: &OpenShellSandbox,
+    first: Option<&Revision>,
+    canonical_json: &[u8],
+    hash: &str,
+) -> Result<Numbered, RevisionError> {
     let sandbox = owner.name_any();
     let uid = owner.uid().ok_or_else(|| RevisionError::NoOwner { sandbox: sandbox.clone() })?;
-    let namespace = owner.namespace().unwrap_or_default();
     let policy: Value =
         serde_json::from_slice(canonical_json).map_err(|source| RevisionError::NotJson { sandbox: sandbox.clone(), source })?;
-    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &namespace);
-    let api_error = |what| {
-        let sandbox = sandbox.clone();
-        move |source| RevisionError::Api { sandbox, what, source: Box::new(source) }
-    };
+    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default());
     for _ in 0..limits::REVISION_ATTEMPTS {
-        let known = objects(&api, &uid).await.map_err(api_error("read"))?;
-        if let Some(newest) = known.last()
-            && hash_of(newest) == hash
-        {
-            return Ok(newest.revision);
-        }
-        let number = known.last().map_or(0, |newest| newest.revision) + 1;
-        let name = format!("{sandbox}-p{number}");
-        let object = ControllerRevision {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(namespace.clone()),
-                labels: Some([(labels::SANDBOX_ID.to_owned(), uid.clone())].into()),
-                annotations: Some([(POLICY_HASH.to_owned(), hash.to_owned())].into()),
-                owner_references: owner.controller_owner_ref(&()).map(|reference| vec![reference]),
-                ..ObjectMeta::default()
-            },
-            data: Some(RawExtension(json!({ "policy": policy.clone() }))),
-            revision: number,
+        let known = objects(&api, &uid).await.map_err(error(&sandbox, "read"))?;
+        let next = match (known.last(), first) {
+            (Some(newest), _) if hash_of(newest) == hash => return Ok(Numbered { number: newest.revision, recorded: true }),
+            (Some(newest), _) => Revision { number: newest.revision + 1, hash: hash.to_owned(), policy: policy.clone(), created: None },
+            (None, Some(first)) if first.hash == hash => return Ok(Numbered { number: first.number, recorded: false }),
+            (None, Some(first)) => first.clone(),
+            (None, None) if canonical_json.len() <= limits::POLICY_IN_STATUS => return Ok(Numbered { number: 1, recorded: false }),
+            (None, None) => Revision { number: 1, hash: hash.to_owned(), policy: policy.clone(), created: None },
         };
+        let (number, is_it) = (next.number, next.hash == hash);
+        let object = object(owner, next);
         match api.create(&PostParams { field_manager: Some(crate::FIELD_MANAGER.to_owned()), ..PostParams::default() }, &object).await {
-            Ok(_) => {
+            Ok(_) if is_it => {
                 prune(&api, &known).await;
-                return Ok(number);
+                return Ok(Numbered { number, recorded: true });
             }
+            Ok(_) => {}
             // Someone else recorded in between, or an earlier sandbox of this name left its
             // history behind and it has not been collected yet.
-            Err(kube::Error::Api(status)) if status.code == 409 => remove_foreign(&api, &name, &uid).await.map_err(api_error("written"))?,
-            Err(source) => return Err(api_error("written")(source)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                remove_foreign(&api, &object.name_any(), &uid).await.map_err(error(&sandbox, "written"))?;
+            }
+            Err(source) => return Err(error(&sandbox, "written")(source)),
         }
     }
     Err(RevisionError::Contended { sandbox })
 }
 
-/// All recorded revisions of a sandbox, oldest first.
-pub async fn list(client: &Client, namespace: &str, uid: &str) -> Result<Vec<Revision>, RevisionError> {
-    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), namespace);
-    let found = objects(&api, uid).await.map_err(|source| RevisionError::Api {
-        sandbox: uid.to_owned(),
-        what: "read",
-        source: Box::new(source),
-    })?;
-    Ok(found.into_iter().map(Revision::from).collect())
+fn error(sandbox: &str, what: &'static str) -> impl FnOnce(kube::Error) -> RevisionError {
+    let sandbox = sandbox.to_owned();
+    move |source| RevisionError::Api { sandbox, what, source: Box::new(source) }
 }
 
-/// One revision of a sandbox.
-pub async fn get(client: &Client, namespace: &str, uid: &str, number: i64) -> Result<Option<Revision>, RevisionError> {
-    Ok(list(client, namespace, uid).await?.into_iter().find(|revision| revision.number == number))
+fn object(owner: &OpenShellSandbox, revision: Revision) -> ControllerRevision {
+    ControllerRevision {
+        metadata: ObjectMeta {
+            name: Some(format!("{}-p{}", owner.name_any(), revision.number)),
+            namespace: owner.namespace(),
+            labels: Some([(labels::SANDBOX_ID.to_owned(), owner.uid().unwrap_or_default())].into()),
+            annotations: Some([(POLICY_HASH.to_owned(), revision.hash)].into()),
+            owner_references: owner.controller_owner_ref(&()).map(|reference| vec![reference]),
+            ..ObjectMeta::default()
+        },
+        data: Some(RawExtension(json!({ "policy": revision.policy }))),
+        revision: revision.number,
+    }
+}
+
+/// The only revision that a sandbox has had, as its status keeps it; not what somebody made of it.
+pub fn kept(sandbox: &OpenShellSandbox) -> Option<Revision> {
+    let status = sandbox.status.as_ref()?.policy.as_ref()?;
+    let policy: Value = serde_json::from_str(status.document.as_ref()?).ok()?;
+    let hash = openshell_policy::from_value(&policy).ok()?.hash();
+    let created = sandbox.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (hash.as_str() == status.hash).then(|| Revision { number: status.revision, hash: status.hash.clone(), policy, created })
+}
+
+/// All revisions of a sandbox, oldest first.
+pub async fn list(client: &Client, sandbox: &OpenShellSandbox) -> Result<Vec<Revision>, RevisionError> {
+    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &sandbox.namespace().unwrap_or_default());
+    let found = objects(&api, &sandbox.uid().unwrap_or_default()).await.map_err(error(&sandbox.name_any(), "read"))?;
+    if found.is_empty() {
+        return Ok(kept(sandbox).into_iter().collect());
+    }
+    Ok(found.into_iter().map(Revision::from).collect())
 }
 
 impl From<ControllerRevision> for Revision {

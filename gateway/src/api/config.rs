@@ -65,7 +65,18 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) 
         let why = format!("sandbox '{name}' takes its policy from the Policy '{}'; change that object", reference.name);
         return Err(errors::failed_precondition("POLICY_REFERENCED", why));
     }
-    let policy = fitted(api, &probe, policy).await?;
+    let (before, revision) = effective(api, &probe).await?;
+    let policy = fitted(api, &probe, policy, &before).await?;
+    // What the sandbox has had until now, if it is the first: it is recorded before this one.
+    let first = match revisions::kept(&probe) {
+        Some(kept) => kept,
+        None => Revision {
+            number: revision.max(1),
+            hash: before.hash().as_str().to_owned(),
+            policy: serde_json::from_slice(&before.canonical_json()).map_err(|e| errors::internal(e.to_string()))?,
+            created: None,
+        },
+    };
     probe.spec.policy = Some(convert::document(&policy));
     api.admit(&probe, "").await?;
 
@@ -79,8 +90,8 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) 
         })
         .await?;
     let hash = policy.hash();
-    let number = revisions::record(&api.client, &written, &policy.canonical_json(), hash.as_str()).await;
-    let number = number.map_err(|e| errors::internal(e.to_string()))?;
+    let numbered = revisions::record(&api.client, &written, Some(&first), &policy.canonical_json(), hash.as_str()).await;
+    let number = numbered.map_err(|e| errors::internal(e.to_string()))?.number;
     tracing::info!(sandbox = name, revision = number, "policy set");
     Ok(v1::UpdateConfigResponse { version: number as u32, policy_hash: hash.as_str().to_owned(), ..v1::UpdateConfigResponse::default() })
 }
@@ -88,11 +99,10 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) 
 /// The policy as it can be set on this sandbox. Its filesystem part is kept where the request
 /// leaves it out, so that what is recorded says all of what is enforced; and what is fixed while a
 /// sandbox runs has to be as it is. A stopped one takes everything: nothing of it runs.
-async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy) -> Result<Policy, Status> {
-    let (wanted, _) = effective(api, sandbox).await?;
+async fn fitted(api: &Api, sandbox: &OpenShellSandbox, mut policy: Policy, wanted: &Policy) -> Result<Policy, Status> {
     // What the objects ask for is what runs, or will in a moment, unless it has to wait for a start.
     let in_force = if sandbox.is_suspended() { None } else { in_force(api, sandbox).await? };
-    let base = in_force.filter(|running| running.check_live_change(&wanted).is_err()).unwrap_or_else(|| wanted.clone());
+    let base = in_force.filter(|running| running.check_live_change(wanted).is_err()).unwrap_or_else(|| wanted.clone());
     if policy.filesystem_policy.is_none() {
         policy.filesystem_policy.clone_from(&base.filesystem_policy);
     }
@@ -144,8 +154,7 @@ async fn effective(api: &Api, sandbox: &OpenShellSandbox) -> Result<(Policy, i64
 }
 
 async fn history(api: &Api, sandbox: &OpenShellSandbox) -> Result<Vec<Revision>, Status> {
-    let uid = sandbox.uid().unwrap_or_default();
-    revisions::list(&api.client, &api.namespace, &uid).await.map_err(|e| errors::internal(e.to_string()))
+    revisions::list(&api.client, sandbox).await.map_err(|e| errors::internal(e.to_string()))
 }
 
 pub(super) async fn get(api: &Api, request: Request<wire::GetSandboxConfigRequest>) -> Result<wire::GetSandboxConfigResponse, Status> {
@@ -268,6 +277,7 @@ mod tests {
         let at = |revision, acknowledged, error: Option<&str>| PolicyInForce {
             revision,
             hash: String::new(),
+            document: None,
             acknowledged_revision: acknowledged,
             error: error.map(str::to_owned),
         };

@@ -21,7 +21,7 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
     blueprint::{self, CredentialBinding, SandboxBlueprint},
-    revisions,
+    revisions::{self, Numbered},
 };
 use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
 use sha2::{Digest as _, Sha256};
@@ -127,25 +127,35 @@ async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprin
     if let Some(known) = task.known_policy.as_ref().filter(|known| known.hash == blueprint.policy_hash) {
         return Ok(known.clone());
     }
-    let number = match blueprint.policy_revision {
-        Some(number) => number,
-        None => revisions::record(&inner.config.client, sandbox, &blueprint.policy.canonical_json(), blueprint.policy_hash.as_str())
-            .await
-            .map_err(|error| Failure::new("RevisionNotRecorded", error.to_string()))?,
+    let of = |numbered: Numbered| Revision {
+        number: numbered.number,
+        hash: blueprint.policy_hash.clone(),
+        policy: Arc::new(blueprint.policy.clone()),
+        recorded: numbered.recorded,
     };
-    Ok(Revision { number, hash: blueprint.policy_hash.clone(), policy: Arc::new(blueprint.policy.clone()) })
+    let said = sandbox.status.as_ref().and_then(|status| status.policy.as_ref());
+    if let Some(said) = said.filter(|said| said.hash == blueprint.policy_hash.as_str()) {
+        return Ok(of(Numbered { number: said.revision, recorded: said.document.is_none() }));
+    }
+    // What was the first until now may not have come to the status yet.
+    let first = task.known_policy.as_ref().filter(|known| !known.recorded).and_then(Revision::to_record);
+    let first = first.or_else(|| revisions::kept(sandbox));
+    let (json, hash) = (blueprint.policy.canonical_json(), blueprint.policy_hash.as_str());
+    let numbered = revisions::record(&inner.config.client, sandbox, first.as_ref(), &json, hash).await;
+    numbered.map(of).map_err(|error| Failure::new("RevisionNotRecorded", error.to_string()))
 }
 
-/// The recorded revision with this hash: what a supervisor says it enforces.
-pub(super) async fn recall(inner: &Inner, uid: &str, hash: &str) -> Option<Revision> {
+/// The revision with this hash: what a supervisor says it enforces.
+pub(super) async fn recall(task: &mut Task, hash: &str) -> Option<Revision> {
     // Without it nothing is held back here; the supervisor refuses by itself what it cannot apply.
-    let recorded = revisions::list(&inner.config.client, &inner.config.namespace, uid)
+    let sandbox = task.sandbox()?;
+    let recorded = revisions::list(&task.inner.config.client, &sandbox)
         .await
-        .inspect_err(|error| tracing::warn!(sandbox = uid, %error, "what the supervisor enforces could not be looked up"))
+        .inspect_err(|error| tracing::warn!(sandbox = task.uid, %error, "what the supervisor enforces could not be looked up"))
         .ok()?;
     let found = recorded.into_iter().rev().find(|r| r.hash == hash)?;
     let policy = openshell_policy::from_value(&found.policy).ok()?;
-    Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy) })
+    Some(Revision { number: found.number, hash: policy.hash(), policy: Arc::new(policy), recorded: true })
 }
 
 /// Whether a supervisor has a configuration: what it has, it keeps until it gets another one.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use openshell_crds::OpenShellSandbox;
+use openshell_operator::revisions;
 use openshell_policy::{Policy, PolicyHash};
 use openshell_proto::supervisor::{
     Accepted, Config, ConfigResult, EnforcementReport, FromGateway, Hello, MainProcess, Rejected, config_result::Outcome, from_gateway,
@@ -214,6 +215,16 @@ pub(super) struct Revision {
     pub(super) number: i64,
     pub(super) hash: PolicyHash,
     pub(super) policy: Arc<Policy>,
+    /// Whether the history has it. The first one stands in the status until a second one follows.
+    pub(super) recorded: bool,
+}
+
+impl Revision {
+    /// As the history has it.
+    pub(super) fn to_record(&self) -> Option<revisions::Revision> {
+        let policy = serde_json::from_slice(&self.policy.canonical_json()).ok()?;
+        Some(revisions::Revision { number: self.number, hash: self.hash.to_string(), policy, created: None })
+    }
 }
 
 /// Why there is no (new) configuration.
@@ -399,7 +410,7 @@ impl Task {
             });
         }
         if self.in_force.is_none() && !hello.policy_hash.is_empty() {
-            self.in_force = compose::recall(&self.inner, &self.uid, &hello.policy_hash).await;
+            self.in_force = compose::recall(self, &hello.policy_hash).await;
             let acknowledged = self.in_force.as_ref().map_or(0, |r| r.number);
             self.publish.send_modify(|s| s.acknowledged = acknowledged);
         }

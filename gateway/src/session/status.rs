@@ -127,7 +127,8 @@ fn policy(task: &Task, before: Option<&PolicyInForce>) -> Option<PolicyInForce> 
     // A gateway that has just started does not know what was acknowledged to the one before.
     let acknowledged = acknowledged.or_else(|| before.filter(|_| task.instance.is_none()).and_then(|b| b.acknowledged_revision));
     let error = task.problem.as_ref().map(|p| p.message.clone()).or(refused).or_else(|| task.held_back.clone());
-    Some(PolicyInForce { revision: known.number, hash: known.hash.to_string(), acknowledged_revision: acknowledged, error })
+    let document = (!known.recorded).then(|| known.policy.canonical_json()).and_then(|json| String::from_utf8(json).ok());
+    Some(PolicyInForce { revision: known.number, hash: known.hash.to_string(), document, acknowledged_revision: acknowledged, error })
 }
 
 fn connected_condition(task: &Task, connected: bool, sandbox: &OpenShellSandbox) -> Condition {

@@ -25,12 +25,6 @@ pub fn compose(
     let env = environment::merge(sandbox, gateway, &bindings)?;
     let pod = pod::merge(sandbox, gateway)?;
     let policy_hash = policy.hash();
-    let policy_revision = sandbox
-        .status
-        .as_ref()
-        .and_then(|status| status.policy.as_ref())
-        .filter(|recorded| recorded.hash == policy_hash.as_str())
-        .map(|recorded| recorded.revision);
     Ok(SandboxBlueprint {
         uid,
         name: sandbox.name_any(),
@@ -41,7 +35,6 @@ pub fn compose(
         env,
         policy,
         policy_hash,
-        policy_revision,
         policy_source,
         providers: bindings,
         pod,

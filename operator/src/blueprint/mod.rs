@@ -57,8 +57,6 @@ pub struct SandboxBlueprint {
     pub policy: openshell_policy::Policy,
     /// Hash of the policy.
     pub policy_hash: PolicyHash,
-    /// Number under which this very policy is recorded for this sandbox, once it is.
-    pub policy_revision: Option<i64>,
     /// Where the policy comes from.
     pub policy_source: PolicySource,
     /// What the providers bring, in the order in which the sandbox names them.

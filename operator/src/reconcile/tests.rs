@@ -192,12 +192,12 @@ impl World {
                 let last_activity = self.status.session.as_ref().and_then(|session| session.last_activity.clone());
                 self.status.session =
                     Some(SessionStatus { instance_id: instance.clone(), connected: true, last_activity, ..Default::default() });
-                self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), error: None });
+                self.status.policy =
+                    Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), ..Default::default() });
             }
             (Event::PolicyRejected, WorkloadState::Running { instance: Some(instance), .. }) => {
                 self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, ..Default::default() });
-                self.status.policy =
-                    Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: None, error: Some("no".into()) });
+                self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), error: Some("no".into()), ..Default::default() });
             }
             (Event::Disconnected, _) => {
                 if let Some(session) = &mut self.status.session {

@@ -13,7 +13,8 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, OpenShellSandboxSpec, P
 use openshell_operator::api::LocalApi;
 use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::metrics::Metrics;
-use openshell_operator::{LOCAL_NAMESPACE, WORKLOAD_FINALIZER, revisions};
+use openshell_operator::revisions::{self, Numbered, Revision};
+use openshell_operator::{LOCAL_NAMESPACE, WORKLOAD_FINALIZER};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -376,19 +377,31 @@ async fn a_workload_without_an_object_is_ended_and_its_workspace_kept() {
 async fn policy_history_is_numbered_bounded_and_owned() {
     let rig = Rig::new();
     let reconciler = Reconciler::start(&rig).await;
-    let uid = reconciler.create("demo", OpenShellSandboxSpec::default()).await;
+    reconciler.create("demo", OpenShellSandboxSpec::default()).await;
     let owner = reconciler.get("demo").await;
     let client = &reconciler.client;
+    let first = Revision { number: 1, hash: "sha256:1".to_owned(), policy: json!({ "version": 1 }), created: None };
     let record = async |i: usize| {
-        revisions::record(client, &owner, format!("{{\"version\":{i}}}").as_bytes(), &format!("sha256:{i}")).await.unwrap()
+        let policy = format!("{{\"version\":{i}}}");
+        revisions::record(client, &owner, Some(&first), policy.as_bytes(), &format!("sha256:{i}")).await.unwrap().number
     };
+    let alone = revisions::record(client, &owner, None, b"{\"version\":1}", "sha256:1").await.unwrap();
+    assert_eq!(alone, Numbered { number: 1, recorded: false }, "the first one is worth no write");
+    let long = format!("{{\"x\":\"{}\"}}", "x".repeat(openshell_operator::limits::POLICY_IN_STATUS));
+    reconciler.create("long", OpenShellSandboxSpec::default()).await;
+    let other = reconciler.get("long").await;
+    assert!(
+        revisions::record(client, &other, None, long.as_bytes(), "sha256:l").await.unwrap().recorded,
+        "but for one that no status holds"
+    );
     assert_eq!(record(1).await, 1);
+    assert_eq!(revisions::list(client, &owner).await.unwrap(), []);
     assert_eq!(record(1).await, 1, "the same policy keeps its number");
     assert_eq!(record(2).await, 2);
     assert_eq!(record(1).await, 3, "going back is a change");
-    let all = revisions::list(client, LOCAL_NAMESPACE, &uid).await.unwrap();
+    let all = revisions::list(client, &owner).await.unwrap();
     assert_eq!(all.iter().map(|r| (r.number, r.hash.as_str())).collect::<Vec<_>>(), [(1, "sha256:1"), (2, "sha256:2"), (3, "sha256:1")]);
-    let two = revisions::get(client, LOCAL_NAMESPACE, &uid, 2).await.unwrap().unwrap();
+    let two = &all[1];
     assert_eq!(two.policy, json!({ "version": 2 }));
     assert!(two.created.is_some());
     let at_once = futures::future::join_all((10..14).map(&record)).await;
@@ -399,7 +412,7 @@ async fn policy_history_is_numbered_bounded_and_owned() {
     for i in 20..130 {
         record(i).await;
     }
-    let all = revisions::list(client, LOCAL_NAMESPACE, &uid).await.unwrap();
+    let all = revisions::list(client, &owner).await.unwrap();
     assert_eq!(all.len(), openshell_operator::limits::REVISIONS_KEPT);
     assert_eq!(all.last().unwrap().hash, "sha256:129");
     // Another sandbox of the same name begins anew, whatever is left of the first one's history.
@@ -407,6 +420,9 @@ async fn policy_history_is_numbered_bounded_and_owned() {
     eventually("gone", async || reconciler.sandboxes().get_opt("demo").await.unwrap().is_none()).await;
     reconciler.create("demo", OpenShellSandboxSpec::default()).await;
     let second = reconciler.get("demo").await;
-    assert_eq!(revisions::record(client, &second, b"{}", "sha256:x").await.unwrap(), 1);
+    assert_eq!(
+        revisions::record(client, &second, None, long.as_bytes(), "sha256:x").await.unwrap(),
+        Numbered { number: 1, recorded: true }
+    );
     reconciler.stop().await;
 }
