@@ -36,7 +36,7 @@ count() {
 k() { timeout 200 "$kubectl" "$@"; }
 openshell() { timeout 60 "$bin/openshell" "$@"; }
 says() { local wanted=$1 got; shift; got=$("$@" 2>&1); grep -qF -- "$wanted" <<<"$got" || { printf 'wanted %s, got:\n%s\n' "$wanted" "$got"; return 1; }; }
-until_true() { local end=$((SECONDS + 60)); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.2; done; }
+until_true() { local end=$((SECONDS + ${within:-60})); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.2; done; }
 
 no_sandbox_pods() { [ -z "$(k get pods -n $namespace -o name -l openshell.ai/sandbox-id)" ]; }
 none_left() {
@@ -80,16 +80,20 @@ finish() {
   rm -rf "$work"
 }
 
-# The cluster, its tools and the images. The first argument is the directory of the `openshell` command.
-bring_up() { # [directory]
-  bin=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug}")
-  [ -x "$bin/openshell" ] || { echo "$bin has no openshell: cargo build -p openshell-cli, or name the directory that has it" >&2; exit 1; }
+# The cluster and its tools.
+bring_up_cluster() {
   local line
   line=$(e2e/cluster/up) || exit 1
   eval "$line"
   kubectl=$(e2e/cluster/tool kubectl) && helm=$(e2e/cluster/tool helm) || exit 1
   export KUBECACHEDIR=$work/kubectl
   trap finish EXIT
+}
+# The same, and the images. The first argument is the directory of the `openshell` command.
+bring_up() { # [directory]
+  bin=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug}")
+  [ -x "$bin/openshell" ] || { echo "$bin has no openshell: cargo build -p openshell-cli, or name the directory that has it" >&2; exit 1; }
+  bring_up_cluster
   scripts/images --profile "${OPENSHELL_IMAGE_PROFILE:-dev}" --load "${image_options[@]}" >/dev/null || exit 1
   e2e/cluster/image $image "$(e2e/cluster/rootfs)" --user 1000:1000 >/dev/null || exit 1
 }
@@ -106,10 +110,13 @@ install_operator() { # helm's options…
   "$helm" upgrade --install openshell charts/openshell -n $system --wait --timeout 90s --set server.sandboxNamespace=$namespace \
     --set server.sandboxImage=$image --set server.sandboxImagePullPolicy=Never "$@"
 }
-install_charts() { # helm's options…
+install_definitions() {
   need "namespaces that admit only restricted pods" namespaces
   # Definitions stay when their release goes; whoever installs next takes them over.
   need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership
+}
+install_charts() { # helm's options…
+  install_definitions
   need "helm install of the operator and its gateway" install_operator "$@"
   need "the gateway is Ready" k wait -n $system --for=condition=Ready openshellgateway/default --timeout=90s
 }

@@ -54,9 +54,7 @@ async fn agent_sandbox_that_comes_later() {
     assert!(message.contains("install agent-sandbox"), "{message}");
     assert_eq!(rig.get("demo").await.status.unwrap().phase, Some(Phase::Provisioning));
     there.store(true, Ordering::SeqCst);
-    let pod = rig.pod(&uid, None).await;
-    rig.connect("demo", &pod).await;
-    rig.phase("demo", Phase::Ready).await;
+    rig.ready("demo", &uid, None).await;
     rig.stop().await;
 }
 
@@ -73,12 +71,8 @@ async fn agent_sandbox_of_the_older_version() {
         request.uri().path().starts_with("/apis/agents.x-k8s.io/v1beta1").then_some((StatusCode::NOT_FOUND, "NotFound"))
     });
     rig.operate(client);
-    let uid = rig.create("demo", json!({})).await;
-    let pod = rig.pod(&uid, None).await;
-    rig.connect("demo", &pod).await;
-    rig.phase("demo", Phase::Ready).await;
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    let (uid, pod) = rig.create_ready("demo", json!({})).await;
+    rig.halt("demo").await;
     rig.suspend("demo", false).await;
     rig.pod(&uid, Some(&pod)).await;
     rig.stop().await;
@@ -106,16 +100,14 @@ async fn writes_that_fail_in_bursts() {
         uids.push((name, rig.create(name, json!({})).await));
     }
     for (name, uid) in &uids {
-        let pod = rig.pod(uid, None).await;
-        rig.connect(name, &pod).await;
-        rig.phase(name, Phase::Ready).await;
+        rig.ready(name, uid, None).await;
         assert_eq!(rig.pods(uid).await.len(), 1);
         rig.suspend(name, true).await;
     }
     for (name, uid) in &uids {
         rig.phase(name, Phase::Stopped).await;
         assert!(rig.pods(uid).await.is_empty());
-        rig.sandboxes().delete(name, &kube::api::DeleteParams::default()).await.unwrap();
+        rig.delete(name).await;
     }
     eventually("nothing is left", async || rig.agents().list(&kube::api::ListParams::default()).await.unwrap().items.is_empty()).await;
     rig.stop().await;

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::StreamExt as _;
 use http::{Method, Request};
 use kube::Client;
-use kube::api::{DeleteParams, PostParams};
 use kube::client::Body;
 use openshell_crds::Policy;
-use openshell_crds::sandbox::Phase;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
@@ -61,31 +59,24 @@ fn mortal(client: Client, fate: &Arc<Fate>) -> Client {
 
 /// A sandbox from its creation to its end, stopped and started on the way.
 async fn life(rig: &Rig) {
-    let policy = Policy::new("web", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap());
-    rig.api::<Policy>().create(&PostParams::default(), &policy).await.unwrap();
+    rig.make(Policy::new("web", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap())).await;
     eventually("the policy is accepted", async || {
         let policy = rig.api::<Policy>().get("web").await.unwrap();
         policy.status.is_some_and(|status| status.revision == Some(1))
     })
     .await;
-    let uid = rig.create("demo", json!({ "policyRef": { "name": "web" } })).await;
-    let first = rig.pod(&uid, None).await;
-    rig.connect("demo", &first).await;
-    rig.phase("demo", Phase::Ready).await;
+    let (uid, first) = rig.create_ready("demo", json!({ "policyRef": { "name": "web" } })).await;
 
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    rig.halt("demo").await;
     assert!(rig.pods(&uid).await.is_empty(), "nothing is left running");
 
     rig.suspend("demo", false).await;
-    let second = rig.pod(&uid, Some(&first)).await;
-    rig.connect("demo", &second).await;
-    rig.phase("demo", Phase::Ready).await;
+    rig.ready("demo", &uid, Some(&first)).await;
     assert_eq!(rig.pods(&uid).await.len(), 1, "nothing is made twice");
     let agents = rig.agents().list(&kube::api::ListParams::default()).await.unwrap();
     assert_eq!(agents.items.len(), 1, "nothing is made twice");
 
-    rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
+    rig.delete("demo").await;
     eventually("nothing is left", async || {
         rig.sandboxes().get_opt("demo").await.unwrap().is_none()
             && rig.agents().get_opt("demo").await.unwrap().is_none()

@@ -44,7 +44,7 @@ async fn create_ready_and_delete() {
         .await;
 
     let begin = Instant::now();
-    rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
+    rig.delete("demo").await;
     eventually("nothing is left", async || rig.pods(&uid).await.is_empty() && rig.agents().get_opt("demo").await.unwrap().is_none()).await;
     eprintln!("deleted, and nothing is left: {:?}", begin.elapsed());
     // Long before a grace period is over.
@@ -88,8 +88,7 @@ async fn stopped_and_started_in_its_workspace() {
     rig.phase("demo", Phase::Ready).await;
     assert_eq!(rig.get("demo").await.status.unwrap().sideload_method, Some(SideloadMethod::InitContainer));
 
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    rig.halt("demo").await;
     assert!(rig.pods(&uid).await.is_empty());
     assert!(rig.api::<PersistentVolumeClaim>().get_opt("workspace-demo").await.unwrap().is_some(), "the workspace is kept");
 
@@ -105,10 +104,7 @@ async fn stopped_and_started_in_its_workspace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_deleted_under_a_running_sandbox_is_made_anew() {
     let Some(rig) = Rig::start(json!({})).await else { return };
-    let uid = rig.create("demo", json!({})).await;
-    let first = rig.pod(&uid, None).await;
-    rig.connect("demo", &first).await;
-    rig.phase("demo", Phase::Ready).await;
+    let (uid, first) = rig.create_ready("demo", json!({})).await;
     rig.api::<Pod>().delete("demo", &DeleteParams::default().grace_period(1)).await.unwrap();
     let second = rig.pod(&uid, Some(&first)).await;
     rig.phase("demo", Phase::Provisioning).await;
@@ -120,10 +116,7 @@ async fn a_pod_that_is_deleted_under_a_running_sandbox_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_sandbox_whose_pod_is_deleted_does_not_run_again() {
     let Some(rig) = Rig::start(json!({})).await else { return };
-    let uid = rig.create("demo", json!({})).await;
-    let pod = rig.pod(&uid, None).await;
-    rig.connect("demo", &pod).await;
-    rig.phase("demo", Phase::Ready).await;
+    let (uid, pod) = rig.create_ready("demo", json!({})).await;
     rig.say("demo", json!({ "mainProcess": { "state": "Exited", "exitCode": 0 } })).await;
     rig.phase("demo", Phase::Completed).await;
     rig.api::<Pod>().delete("demo", &DeleteParams::default().grace_period(1)).await.unwrap();
@@ -133,8 +126,7 @@ async fn a_finished_sandbox_whose_pod_is_deleted_does_not_run_again() {
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(rig.get("demo").await.status.unwrap().phase, Some(Phase::Completed));
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    rig.halt("demo").await;
     rig.suspend("demo", false).await;
     rig.pod(&uid, Some(&pod)).await;
     rig.stop().await;
@@ -149,7 +141,7 @@ async fn an_operator_that_was_away_finds_everything_as_it_is() {
     rig.pod(&gone, None).await;
     rig.rest().await;
     rig.connect("demo", &pod).await;
-    rig.sandboxes().delete("gone", &DeleteParams::default()).await.unwrap();
+    rig.delete("gone").await;
     rig.operate(rig.client.clone());
     rig.phase("demo", Phase::Ready).await;
     assert_eq!(rig.pods(&uid).await[0].metadata.uid, pod.metadata.uid, "what runs is left alone");
@@ -162,7 +154,7 @@ async fn a_name_that_is_used_again_at_once() {
     let Some(rig) = Rig::start(json!({})).await else { return };
     let before = rig.create("demo", json!({})).await;
     let first = rig.pod(&before, None).await;
-    rig.sandboxes().delete("demo", &DeleteParams::default()).await.unwrap();
+    rig.delete("demo").await;
     let uid = rig.create("demo", json!({})).await;
     let second = rig.pod(&uid, None).await;
     assert_ne!(first.metadata.uid, second.metadata.uid, "the pod of another sandbox is never taken over");

@@ -10,7 +10,6 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, PostParams};
-use openshell_crds::sandbox::Phase;
 use serde_json::{Value, json};
 
 use crate::rig::{IMAGE, Rig, eventually, kubeconfig};
@@ -77,16 +76,12 @@ impl Operator {
 async fn account(rig: &Rig) -> tempfile::NamedTempFile {
     let name = &rig.namespace;
     let meta = json!({ "name": name });
-    let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "operator" } })).unwrap();
-    let accounts = rig.api::<ServiceAccount>();
-    accounts.create(&PostParams::default(), &account).await.unwrap();
+    rig.make::<ServiceAccount>(serde_json::from_value(json!({ "metadata": { "name": "operator" } })).unwrap()).await;
     let subjects = json!([{ "kind": "ServiceAccount", "name": "operator", "namespace": name }]);
     let reference = |kind: &str| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name });
-    let role: Role = serde_json::from_value(json!({ "metadata": meta, "rules": rules() })).unwrap();
-    rig.api::<Role>().create(&PostParams::default(), &role).await.unwrap();
-    let bound: RoleBinding =
-        serde_json::from_value(json!({ "metadata": meta, "subjects": subjects, "roleRef": reference("Role") })).unwrap();
-    rig.api::<RoleBinding>().create(&PostParams::default(), &bound).await.unwrap();
+    rig.make::<Role>(serde_json::from_value(json!({ "metadata": meta, "rules": rules() })).unwrap()).await;
+    let bound = json!({ "metadata": meta, "subjects": subjects, "roleRef": reference("Role") });
+    rig.make::<RoleBinding>(serde_json::from_value(bound).unwrap()).await;
     let role: ClusterRole = serde_json::from_value(json!({ "metadata": meta, "rules": cluster_rules() })).unwrap();
     Api::<ClusterRole>::all(rig.client.clone()).create(&PostParams::default(), &role).await.unwrap();
     let bound: ClusterRoleBinding =
@@ -95,6 +90,7 @@ async fn account(rig: &Rig) -> tempfile::NamedTempFile {
 
     let request =
         TokenRequest { spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() }), ..Default::default() };
+    let accounts = rig.api::<ServiceAccount>();
     let token = accounts.create_token_request("operator", &PostParams::default(), &request).await.unwrap().status.unwrap().token;
     let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(kubeconfig().unwrap()).unwrap()).unwrap();
     for user in config["users"].as_array_mut().unwrap() {
@@ -109,11 +105,8 @@ async fn account(rig: &Rig) -> tempfile::NamedTempFile {
 async fn two_replicas_with_the_least_rights() {
     let Some(rig) = Rig::idle(json!({})).await else { return };
     let config = account(&rig).await;
-    let secret: Secret = serde_json::from_value(
-        json!({ "metadata": { "name": "osprov-x", "labels": { "openshell.ai/credential": "true" } }, "stringData": { "a": "b" } }),
-    )
-    .unwrap();
-    rig.api::<Secret>().create(&PostParams::default(), &secret).await.unwrap();
+    let secret = json!({ "metadata": { "name": "osprov-x", "labels": { "openshell.ai/credential": "true" } }, "stringData": { "a": "b" } });
+    rig.make::<Secret>(serde_json::from_value(secret).unwrap()).await;
     let holder = async || {
         let lease = rig.api::<Lease>().get_opt("openshell-operator-default").await.unwrap();
         lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity).unwrap_or_default()
@@ -121,26 +114,20 @@ async fn two_replicas_with_the_least_rights() {
     let first = Operator::start(&rig, config.path(), "first");
     eventually("the first leads", async || holder().await.starts_with("first_")).await;
     let second = Operator::start(&rig, config.path(), "second");
-    let uid = rig.create("demo", json!({})).await;
-    let pod = rig.pod(&uid, None).await;
-    rig.connect("demo", &pod).await;
-    rig.phase("demo", Phase::Ready).await;
+    let (uid, pod) = rig.create_ready("demo", json!({})).await;
 
     let begin = Instant::now();
     first.signal(rustix::process::Signal::TERM);
     eventually("the second leads", async || holder().await.starts_with("second_")).await;
     eprintln!("the second leads after {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_secs(6), "a lease that is given back is taken at once");
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    rig.halt("demo").await;
 
     let third = Operator::start(&rig, config.path(), "third");
     second.signal(rustix::process::Signal::KILL);
     rig.suspend("demo", false).await;
     eventually("the third leads", async || holder().await.starts_with("third_")).await;
-    let again = rig.pod(&uid, Some(&pod)).await;
-    rig.connect("demo", &again).await;
-    rig.phase("demo", Phase::Ready).await;
+    rig.ready("demo", &uid, Some(&pod)).await;
     assert_eq!(rig.pods(&uid).await.len(), 1);
     drop((first, second, third));
     leave_cluster(&rig).await;

@@ -1,5 +1,6 @@
 //! A namespace of a real cluster, with the controllers working in it.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,8 @@ use openshell_crds::{OpenShellGateway, OpenShellSandbox, conditions};
 use openshell_operator::controllers::{self, ControllerConfig, Setting};
 use openshell_operator::driver::kubernetes::{Gateway, KubernetesDriver, KubernetesDriverConfig};
 use openshell_operator::metrics::Metrics;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -106,13 +109,11 @@ impl Rig {
         .unwrap();
         Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
         let rig = Self { client, namespace, operator: None };
-        let authority: ConfigMap =
-            serde_json::from_value(json!({ "metadata": { "name": "default-gateway-ca" }, "data": { "ca.crt": "pem" } })).unwrap();
-        rig.api::<ConfigMap>().create(&PostParams::default(), &authority).await.unwrap();
+        let authority = json!({ "metadata": { "name": "default-gateway-ca" }, "data": { "ca.crt": "pem" } });
+        rig.make::<ConfigMap>(serde_json::from_value(authority).unwrap()).await;
         let mut all = json!({ "image": IMAGE, "imagePullPolicy": "Never" });
         all.as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
-        let gateway = OpenShellGateway::new("default", serde_json::from_value(json!({ "sandboxDefaults": all })).unwrap());
-        rig.api::<OpenShellGateway>().create(&PostParams::default(), &gateway).await.unwrap();
+        rig.make(OpenShellGateway::new("default", serde_json::from_value(json!({ "sandboxDefaults": all })).unwrap())).await;
         Some(rig)
     }
 
@@ -149,9 +150,36 @@ impl Rig {
         Api::namespaced_with(self.client.clone(), &self.namespace, &Served::V1Beta1)
     }
 
+    /// Creates an object in the namespace.
+    pub(crate) async fn make<K>(&self, object: K) -> K
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned + Serialize,
+    {
+        self.api().create(&PostParams::default(), &object).await.unwrap()
+    }
+
     pub(crate) async fn create(&self, name: &str, spec: Value) -> String {
-        let sandbox = OpenShellSandbox::new(name, serde_json::from_value(spec).unwrap());
-        self.sandboxes().create(&PostParams::default(), &sandbox).await.unwrap().uid().unwrap()
+        self.make(OpenShellSandbox::new(name, serde_json::from_value(spec).unwrap())).await.uid().unwrap()
+    }
+
+    /// Creates a sandbox that comes to be Ready. Its UID, and its pod.
+    pub(crate) async fn create_ready(&self, name: &str, spec: Value) -> (String, Pod) {
+        let uid = self.create(name, spec).await;
+        let pod = self.ready(name, &uid, None).await;
+        (uid, pod)
+    }
+
+    /// The pod in which a sandbox comes to be Ready; another one than `before`.
+    pub(crate) async fn ready(&self, name: &str, uid: &str, before: Option<&Pod>) -> Pod {
+        let pod = self.pod(uid, before).await;
+        self.connect(name, &pod).await;
+        self.phase(name, Phase::Ready).await;
+        pod
+    }
+
+    pub(crate) async fn delete(&self, name: &str) {
+        self.sandboxes().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     pub(crate) async fn get(&self, name: &str) -> OpenShellSandbox {
@@ -161,6 +189,12 @@ impl Rig {
     pub(crate) async fn suspend(&self, name: &str, suspend: bool) {
         let patch = json!({ "spec": { "suspend": suspend } });
         self.sandboxes().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// Suspends a sandbox, and waits until it is Stopped.
+    pub(crate) async fn halt(&self, name: &str) {
+        self.suspend(name, true).await;
+        self.phase(name, Phase::Stopped).await;
     }
 
     pub(crate) async fn phase(&self, name: &str, phase: Phase) {

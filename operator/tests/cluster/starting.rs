@@ -46,9 +46,8 @@ async fn what_only_an_event_tells_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_told_and_waited_for() {
     let Some(rig) = Rig::idle(json!({})).await else { return };
-    let quota: ResourceQuota =
-        serde_json::from_value(json!({ "metadata": { "name": "none" }, "spec": { "hard": { "pods": "0" } } })).unwrap();
-    rig.api::<ResourceQuota>().create(&PostParams::default(), &quota).await.unwrap();
+    let quota = json!({ "metadata": { "name": "none" }, "spec": { "hard": { "pods": "0" } } });
+    rig.make::<ResourceQuota>(serde_json::from_value(quota).unwrap()).await;
     crate::rig::eventually("the quota counts", async || {
         rig.api::<ResourceQuota>().get("none").await.unwrap().status.is_some_and(|status| status.used.is_some())
     })

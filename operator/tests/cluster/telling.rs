@@ -8,7 +8,7 @@ use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use openshell_crds::conditions::{self, PROGRAMMED, is_true};
 use openshell_crds::sandbox::Phase;
 use openshell_crds::{Policy, Provider};
@@ -47,10 +47,7 @@ fn ago(seconds: i64) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_is_told_once_and_a_restart_tells_nothing() {
     let Some(mut rig) = Rig::start(json!({})).await else { return };
-    let uid = rig.create("demo", json!({ "idleTimeout": "1h", "ttl": "2h" })).await;
-    let pod = rig.pod(&uid, None).await;
-    rig.connect("demo", &pod).await;
-    rig.phase("demo", Phase::Ready).await;
+    let (uid, pod) = rig.create_ready("demo", json!({ "idleTimeout": "1h", "ttl": "2h" })).await;
     rig.tells("OpenShellSandbox", "demo", &["Normal Ready"]).await;
 
     // Left alone: suspended without its spec, and its pod is gone.
@@ -76,8 +73,7 @@ async fn a_life_is_told_once_and_a_restart_tells_nothing() {
     rig.say("demo", status).await;
     rig.phase("demo", Phase::Ready).await;
     assert_eq!(rig.get("demo").await.status.unwrap().idle_since, None);
-    rig.suspend("demo", true).await;
-    rig.phase("demo", Phase::Stopped).await;
+    rig.halt("demo").await;
     rig.patch_sandbox("demo", json!({ "ttl": "1s" })).await;
     eventually("it is deleted", async || rig.sandboxes().get_opt("demo").await.unwrap().is_none()).await;
     eventually("all of it is told", async || {
@@ -113,20 +109,18 @@ async fn what_is_refused_is_told_with_its_reason() {
     let Some(rig) = Rig::start(json!({})).await else { return };
     rig.create("demo", json!({ "policyRef": { "name": "web" } })).await;
     rig.tells("OpenShellSandbox", "demo", &["Warning PolicyNotFound"]).await;
-    let policy = |document: Value| Policy::new("web", serde_json::from_value(json!({ "policy": document })).unwrap());
-    let policies = rig.api::<Policy>();
-    policies.create(&PostParams::default(), &policy(json!({ "version": 1, "netwrk_policies": {} }))).await.unwrap();
+    let spec = json!({ "policy": { "version": 1, "netwrk_policies": {} } });
+    rig.make(Policy::new("web", serde_json::from_value(spec).unwrap())).await;
     rig.tells("Policy", "web", &["Warning PolicyRefused"]).await;
     rig.tells("OpenShellSandbox", "demo", &["Warning PolicyNotFound", "Warning PolicyRefused"]).await;
     let mend = json!({ "spec": { "policy": { "netwrk_policies": null } } });
-    policies.patch("web", &PatchParams::default(), &Patch::Merge(&mend)).await.unwrap();
+    rig.api::<Policy>().patch("web", &PatchParams::default(), &Patch::Merge(&mend)).await.unwrap();
     rig.tells("Policy", "web", &["Warning PolicyRefused", "Normal Accepted"]).await;
     let spec = json!({
         "type": "github", "endpoints": [{ "host": "api.github.com" }],
         "credentials": [{ "name": "GITHUB_TOKEN", "secretKeyRef": { "name": "gh", "key": "t" } }],
     });
-    let provider = Provider::new("gh", serde_json::from_value(spec).unwrap());
-    rig.api::<Provider>().create(&PostParams::default(), &provider).await.unwrap();
+    rig.make(Provider::new("gh", serde_json::from_value(spec).unwrap())).await;
     rig.tells("Provider", "gh", &["Normal Accepted"]).await;
     rig.stop().await;
 }
@@ -145,10 +139,8 @@ async fn a_policy_counts_who_enforces_it_once_a_second() {
         None
     });
     rig.operate(client);
-    let policies = rig.api::<Policy>();
-    let policy = Policy::new("web", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap());
-    policies.create(&PostParams::default(), &policy).await.unwrap();
-    let status = async || policies.get("web").await.unwrap().status.unwrap_or_default();
+    rig.make(Policy::new("web", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap())).await;
+    let status = async || rig.api::<Policy>().get("web").await.unwrap().status.unwrap_or_default();
     let counted = async |what: &str, wanted: (i32, i32, i32)| {
         eventually(what, async || {
             let counts = status().await.sandboxes.unwrap_or_default();

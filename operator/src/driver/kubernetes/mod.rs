@@ -55,7 +55,7 @@ use crate::blueprint::SandboxBlueprint;
 use crate::limits;
 use nodes::NodeFacts;
 use sideload::{Evidence, Runtime, Version};
-use view::SandboxView;
+use view::{SandboxView, View as _};
 use world::World;
 
 /// Longest name of a sandbox: its pod's host name is a DNS label.

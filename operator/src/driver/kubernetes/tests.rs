@@ -16,7 +16,7 @@ use openshell_crds::pod::SideloadMethod;
 use openshell_crds::{OpenShellGateway, OpenShellSandbox};
 use serde_json::{Value, json};
 
-use super::view::{PodView, SandboxView, state};
+use super::view::{PodView, SandboxView, View as _, state};
 use super::world::{Api, World};
 use super::{admit, network, render};
 use crate::blueprint::{SandboxBlueprint, compose};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::Resource as _;
+use kube::Resource;
 use openshell_crds::agents::{self, ClaimTemplate, OperatingMode, Sandbox};
 use openshell_crds::pod::SideloadMethod;
 use openshell_crds::{OpenShellSandbox, conditions, labels};
@@ -49,12 +49,24 @@ const NODE_REASONS: [&str; 8] = [
 /// The reason of a pod that is not started and of which nobody says why.
 pub(super) const NOT_STARTED: &str = "PodNotStarted";
 
+/// What is kept of an object.
+pub(super) trait View: Sized {
+    type Object: Resource;
+
+    /// The sandbox that it is for, and what is kept of it. `None` if it is not one of ours.
+    fn of(object: &Self::Object, now: Timestamp) -> Option<(String, Self)>;
+
+    /// What goes on from before has the time from which it does.
+    fn after(self, before: &Self) -> Self;
+
+    fn uid(&self) -> &str;
+}
+
 /// What is kept of a `Sandbox`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SandboxView {
     pub(super) uid: String,
     pub(super) name: String,
-    pub(super) version: Option<u64>,
     generation: Option<i64>,
     /// Since when it has been seen in this generation.
     pub(super) since: Timestamp,
@@ -67,10 +79,11 @@ pub(super) struct SandboxView {
     pub(super) claims: Vec<ClaimTemplate>,
 }
 
-impl SandboxView {
-    /// The sandbox that it is for, and what is kept of it. `None` if it is not one of ours: its
-    /// controller is another one than its label says.
-    pub(super) fn of(sandbox: &Sandbox, now: Timestamp) -> Option<(String, Self)> {
+impl View for SandboxView {
+    type Object = Sandbox;
+
+    /// Not ours is one whose controller is another one than its label says.
+    fn of(sandbox: &Sandbox, now: Timestamp) -> Option<(String, Self)> {
         let owner = controller(&sandbox.metadata)?;
         let ours = group(owner) == openshell_crds::GROUP && owner.kind == OpenShellSandbox::kind(&());
         if !ours || labelled(&sandbox.metadata)? != owner.uid {
@@ -85,7 +98,6 @@ impl SandboxView {
         let view = Self {
             uid: sandbox.metadata.uid.clone()?,
             name: sandbox.metadata.name.clone()?,
-            version: version(&sandbox.metadata),
             generation: sandbox.metadata.generation,
             since: now,
             mode: sandbox.spec.running(),
@@ -104,11 +116,15 @@ impl SandboxView {
     }
 
     /// The same generation goes on.
-    pub(super) fn after(mut self, before: &Self) -> Self {
+    fn after(mut self, before: &Self) -> Self {
         if self.uid == before.uid && self.generation == before.generation {
             self.since = before.since;
         }
         self
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
     }
 }
 
@@ -130,7 +146,6 @@ pub(super) enum Stage {
 pub(super) struct PodView {
     pub(super) uid: String,
     pub(super) name: String,
-    pub(super) version: Option<u64>,
     /// UID of the `Sandbox` that controls it.
     pub(super) sandbox: String,
     pub(super) deleting: bool,
@@ -139,14 +154,15 @@ pub(super) struct PodView {
     pub(super) since: Timestamp,
 }
 
-impl PodView {
-    /// The sandbox that it is for by its label, and what is kept of it.
-    pub(super) fn of(pod: &Pod, now: Timestamp) -> Option<(String, Self)> {
+impl View for PodView {
+    type Object = Pod;
+
+    /// The sandbox is that of its label.
+    fn of(pod: &Pod, now: Timestamp) -> Option<(String, Self)> {
         let owner = controller(&pod.metadata).filter(|owner| group(owner) == agents::GROUP && owner.kind == agents::KIND)?;
         let view = Self {
             uid: pod.metadata.uid.clone()?,
             name: pod.metadata.name.clone()?,
-            version: version(&pod.metadata),
             sandbox: owner.uid.clone(),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             stage: stage(pod.status.as_ref()),
@@ -156,7 +172,7 @@ impl PodView {
     }
 
     /// The same stage goes on.
-    pub(super) fn after(mut self, before: &Self) -> Self {
+    fn after(mut self, before: &Self) -> Self {
         if self.uid == before.uid && std::mem::discriminant(&self.stage) == std::mem::discriminant(&before.stage) {
             let same_cause = match (&self.stage, &before.stage) {
                 (Stage::Pending(now), Stage::Pending(then)) => {
@@ -169,6 +185,10 @@ impl PodView {
             }
         }
         self
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
     }
 }
 
@@ -351,11 +371,6 @@ fn group(owner: &OwnerReference) -> &str {
 
 fn labelled(meta: &ObjectMeta) -> Option<&str> {
     meta.labels.as_ref()?.get(labels::SANDBOX_ID).map(String::as_str)
-}
-
-/// Resource versions of one API server grow (KEP-5504).
-fn version(meta: &ObjectMeta) -> Option<u64> {
-    meta.resource_version.as_ref()?.parse().ok()
 }
 
 fn after(time: Timestamp, wait: Duration) -> Timestamp {

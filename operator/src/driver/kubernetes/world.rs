@@ -9,13 +9,15 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource as _;
 use kube::runtime::watcher::Event;
 use openshell_crds::agents::{Sandbox, Served};
 use openshell_crds::pod::SideloadMethod;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
-use super::view::{PodView, SandboxView, state};
+use super::view::{PodView, SandboxView, View, state};
 use crate::driver::WorkloadState;
 use crate::limits;
 
@@ -42,31 +44,23 @@ pub(super) struct World {
 
 #[derive(Default)]
 struct Seen {
-    sandboxes: HashMap<String, Entry<SandboxView>>,
-    pods: HashMap<String, Entry<PodView>>,
-    sandboxes_listed: Option<Listing<SandboxView>>,
-    pods_listed: Option<Listing<PodView>>,
+    sandboxes: Objects<SandboxView>,
+    pods: Objects<PodView>,
     /// `Sandbox`es that were deleted lately: the answer to a write may come after that.
     gone: VecDeque<String>,
     /// Sandboxes that wait for the API.
     waiting: HashSet<String>,
 }
 
-impl Seen {
-    /// Keeps what is not older than what is kept.
-    fn keep(&mut self, uid: String, view: SandboxView, written: Option<Instant>) {
-        let view = match self.sandboxes.get(&uid) {
-            Some(known) if newer(known.view.version, view.version) => return,
-            Some(known) => view.after(&known.view),
-            None => view,
-        };
-        self.sandboxes.insert(uid, Entry { view, written });
-    }
+/// The objects of one kind, by the UID of the sandbox that they are for.
+struct Objects<V> {
+    known: HashMap<String, Entry<V>>,
+    listing: Option<Listing<V>>,
 }
 
-#[derive(Clone)]
 struct Entry<V> {
     view: V,
+    version: Option<u64>,
     /// When we wrote it, if it is an answer of the API server and not of a watch.
     written: Option<Instant>,
 }
@@ -77,22 +71,71 @@ struct Listing<V> {
     found: HashMap<String, Entry<V>>,
 }
 
-impl<V> Listing<V> {
-    fn begin() -> Self {
-        Self { began: Instant::now(), found: HashMap::new() }
+impl<V> Default for Objects<V> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), listing: None }
+    }
+}
+
+impl<V: View> Objects<V> {
+    fn get(&self, uid: &str) -> Option<&V> {
+        self.known.get(uid).map(|entry| &entry.view)
     }
 
-    /// Takes the place of what was known, but for what has been written since the list began.
-    fn finish(self, known: &mut HashMap<String, Entry<V>>) -> Vec<String> {
-        let mut changed: Vec<String> = known.keys().cloned().collect();
-        let mut now = self.found;
-        for (uid, entry) in known.drain() {
-            if entry.written.is_some_and(|written| written >= self.began) {
-                now.entry(uid).or_insert(entry);
+    /// The sandbox that an object is for, and what it is now.
+    fn entry(&self, object: &V::Object, written: Option<Instant>) -> Option<(String, Entry<V>)> {
+        let (uid, view) = V::of(object, Timestamp::now())?;
+        let view = match self.get(&uid) {
+            Some(before) => view.after(before),
+            None => view,
+        };
+        Some((uid, Entry { view, version: version(object.meta()), written }))
+    }
+
+    /// Keeps what is not older than what is kept. The sandbox that it is for.
+    fn keep(&mut self, object: &V::Object, written: Option<Instant>) -> Option<String> {
+        let (uid, entry) = self.entry(object, written)?;
+        if !self.known.get(&uid).is_some_and(|known| newer(known.version, entry.version)) {
+            self.known.insert(uid.clone(), entry);
+        }
+        Some(uid)
+    }
+
+    fn forget(&mut self, object: &V::Object) -> Option<String> {
+        let (uid, view) = V::of(object, Timestamp::now())?;
+        if self.get(&uid).is_some_and(|known| known.uid() == view.uid()) {
+            self.known.remove(&uid);
+        }
+        Some(uid)
+    }
+
+    /// Takes in what a watch says. The sandboxes that it is about.
+    fn take_in(&mut self, event: Event<V::Object>) -> Vec<String> {
+        match event {
+            Event::Init => self.listing = Some(Listing { began: Instant::now(), found: HashMap::new() }),
+            Event::InitApply(object) => {
+                if let (Some((uid, entry)), Some(listing)) = (self.entry(&object, None), &mut self.listing) {
+                    listing.found.insert(uid, entry);
+                }
+            }
+            Event::InitDone => return self.listed(),
+            Event::Apply(object) => return Vec::from_iter(self.keep(&object, None)),
+            Event::Delete(object) => return Vec::from_iter(self.forget(&object)),
+        }
+        Vec::new()
+    }
+
+    /// The list takes the place of what was known, but for what has been written since it began.
+    fn listed(&mut self) -> Vec<String> {
+        let Some(Listing { began, found }) = self.listing.take() else { return Vec::new() };
+        let before = std::mem::replace(&mut self.known, found);
+        let mut changed: Vec<String> = before.keys().cloned().collect();
+        changed.extend(self.known.keys().filter(|uid| !before.contains_key(*uid)).cloned());
+        for (uid, entry) in before {
+            if entry.written.is_some_and(|written| written >= began) {
+                self.known.entry(uid).or_insert(entry);
             }
         }
-        changed.extend(now.keys().filter(|uid| !changed.contains(uid)).cloned().collect::<Vec<_>>());
-        *known = now;
         changed
     }
 }
@@ -123,10 +166,7 @@ impl World {
         let woken: Vec<String> = {
             let mut seen = self.seen.lock();
             match api {
-                Api::Missing => {
-                    seen.sandboxes_listed = None;
-                    seen.sandboxes.drain().map(|(uid, _)| uid).collect()
-                }
+                Api::Missing => std::mem::take(&mut seen.sandboxes).known.into_keys().collect(),
                 Api::Served(_) => seen.waiting.drain().collect(),
                 Api::Unknown => Vec::new(),
             }
@@ -155,142 +195,66 @@ impl World {
     /// The state of a sandbox.
     pub(super) fn state(&self, uid: &str) -> WorkloadState {
         let seen = self.seen.lock();
-        state(seen.sandboxes.get(uid).map(|entry| &entry.view), seen.pods.get(uid).map(|entry| &entry.view))
+        state(seen.sandboxes.get(uid), seen.pods.get(uid))
     }
 
     /// What is there of a sandbox.
     pub(super) fn parts(&self, uid: &str) -> (Option<SandboxView>, Option<PodView>) {
         let seen = self.seen.lock();
-        (seen.sandboxes.get(uid).map(|entry| entry.view.clone()), seen.pods.get(uid).map(|entry| entry.view.clone()))
+        (seen.sandboxes.get(uid).cloned(), seen.pods.get(uid).cloned())
     }
 
     /// How its supervisor gets into the pod.
     pub(super) fn sideload(&self, uid: &str) -> Option<SideloadMethod> {
-        self.seen.lock().sandboxes.get(uid).and_then(|entry| entry.view.sideload)
+        self.seen.lock().sandboxes.get(uid).and_then(|view| view.sideload)
     }
 
     /// Everything that anything is known of.
     pub(super) fn uids(&self) -> Vec<String> {
         let seen = self.seen.lock();
-        seen.sandboxes.keys().chain(seen.pods.keys().filter(|uid| !seen.sandboxes.contains_key(*uid))).cloned().collect()
+        let (sandboxes, pods) = (&seen.sandboxes.known, &seen.pods.known);
+        sandboxes.keys().chain(pods.keys().filter(|uid| !sandboxes.contains_key(*uid))).cloned().collect()
     }
 
     /// The answer to a write of ours.
     pub(super) fn wrote(&self, sandbox: &Sandbox) {
-        let Some((uid, view)) = SandboxView::of(sandbox, Timestamp::now()) else { return };
         let mut seen = self.seen.lock();
-        if !seen.gone.contains(&view.uid) {
-            seen.keep(uid, view, Some(Instant::now()));
+        if sandbox.metadata.uid.as_ref().is_some_and(|uid| !seen.gone.contains(uid)) {
+            seen.sandboxes.keep(sandbox, Some(Instant::now()));
         }
     }
 
     /// A pod that we deleted.
     pub(super) fn deleted_pod(&self, uid: &str, pod: &str) {
-        if let Some(entry) = self.seen.lock().pods.get_mut(uid).filter(|entry| entry.view.uid == pod) {
+        if let Some(entry) = self.seen.lock().pods.known.get_mut(uid).filter(|entry| entry.view.uid == pod) {
             entry.view.deleting = true;
         }
     }
 
     /// Takes in what a watch of `Sandbox`es says. True when all of them have been seen.
     pub(super) fn sandbox(&self, event: Event<Sandbox>) -> bool {
-        let now = Timestamp::now();
+        let listed = matches!(event, Event::InitDone);
         let mut seen = self.seen.lock();
-        let changed = match event {
-            Event::Init => {
-                seen.sandboxes_listed = Some(Listing::begin());
-                Vec::new()
+        if let Event::Delete(sandbox) = &event
+            && let Some((_, view)) = SandboxView::of(sandbox, Timestamp::now())
+        {
+            if seen.gone.len() >= limits::DRIVER_EVENTS {
+                seen.gone.pop_front();
             }
-            Event::InitApply(sandbox) => {
-                let seen = &mut *seen;
-                if let (Some((uid, view)), Some(listing)) = (SandboxView::of(&sandbox, now), &mut seen.sandboxes_listed) {
-                    let view = match seen.sandboxes.get(&uid) {
-                        Some(before) => view.after(&before.view),
-                        None => view,
-                    };
-                    listing.found.insert(uid, Entry { view, written: None });
-                }
-                Vec::new()
-            }
-            Event::InitDone => {
-                let seen = &mut *seen;
-                let changed = seen.sandboxes_listed.take().map(|listing| listing.finish(&mut seen.sandboxes)).unwrap_or_default();
-                self.tell(changed);
-                return true;
-            }
-            Event::Apply(sandbox) => match SandboxView::of(&sandbox, now) {
-                Some((uid, view)) => {
-                    seen.keep(uid.clone(), view, None);
-                    vec![uid]
-                }
-                None => Vec::new(),
-            },
-            Event::Delete(sandbox) => match SandboxView::of(&sandbox, now) {
-                Some((uid, view)) => {
-                    if seen.gone.len() >= limits::DRIVER_EVENTS {
-                        seen.gone.pop_front();
-                    }
-                    seen.gone.push_back(view.uid.clone());
-                    if seen.sandboxes.get(&uid).is_some_and(|known| known.view.uid == view.uid) {
-                        seen.sandboxes.remove(&uid);
-                    }
-                    vec![uid]
-                }
-                None => Vec::new(),
-            },
-        };
-        self.tell(changed);
-        false
+            seen.gone.push_back(view.uid);
+        }
+        self.tell(seen.sandboxes.take_in(event));
+        listed
     }
 
     /// Takes in what the watch of pods says.
     pub(super) fn pod(&self, event: Event<Pod>) {
-        let now = Timestamp::now();
+        let listed = matches!(event, Event::InitDone);
         let mut seen = self.seen.lock();
-        let changed = match event {
-            Event::Init => {
-                seen.pods_listed = Some(Listing::begin());
-                Vec::new()
-            }
-            Event::InitApply(pod) => {
-                let seen = &mut *seen;
-                if let (Some((uid, view)), Some(listing)) = (PodView::of(&pod, now), &mut seen.pods_listed) {
-                    let view = match seen.pods.get(&uid) {
-                        Some(before) => view.after(&before.view),
-                        None => view,
-                    };
-                    listing.found.insert(uid, Entry { view, written: None });
-                }
-                Vec::new()
-            }
-            Event::InitDone => {
-                let changed = {
-                    let seen = &mut *seen;
-                    seen.pods_listed.take().map(|listing| listing.finish(&mut seen.pods)).unwrap_or_default()
-                };
-                self.pods.send_replace(true);
-                changed
-            }
-            Event::Apply(pod) => match PodView::of(&pod, now) {
-                Some((uid, view)) => {
-                    let view = match seen.pods.get(&uid) {
-                        Some(before) => view.after(&before.view),
-                        None => view,
-                    };
-                    seen.pods.insert(uid.clone(), Entry { view, written: None });
-                    vec![uid]
-                }
-                None => Vec::new(),
-            },
-            Event::Delete(pod) => match PodView::of(&pod, now) {
-                Some((uid, view)) => {
-                    if seen.pods.get(&uid).is_some_and(|known| known.view.uid == view.uid) {
-                        seen.pods.remove(&uid);
-                    }
-                    vec![uid]
-                }
-                None => Vec::new(),
-            },
-        };
+        let changed = seen.pods.take_in(event);
+        if listed {
+            self.pods.send_replace(true);
+        }
         self.tell(changed);
     }
 
@@ -300,6 +264,11 @@ impl World {
             let _ = self.changed.send(uid);
         }
     }
+}
+
+/// Resource versions of one API server grow (KEP-5504).
+fn version(meta: &ObjectMeta) -> Option<u64> {
+    meta.resource_version.as_ref()?.parse().ok()
 }
 
 fn newer(known: Option<u64>, seen: Option<u64>) -> bool {
