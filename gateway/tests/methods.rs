@@ -4,8 +4,10 @@
 
 mod support;
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use openshell_crds::{OpenShellSandbox, Provider};
+use openshell_operator::LOCAL_NAMESPACE;
 use openshell_proto::datamodel::{self, workspace_selector::Selection};
 use openshell_proto::v1::{self, SandboxPhase, exec_sandbox_event, exec_sandbox_input, sandbox_stream_event};
 use openshell_proto::{sandbox as wire, supervisor as session};
@@ -339,6 +341,58 @@ async fn a_policy_change_is_a_revision_and_is_acknowledged() {
     assert_eq!(api.update_config(setting).await.unwrap_err().code(), Code::Unimplemented);
     let both = v1::UpdateConfigRequest { setting_key: "x".into(), ..change };
     assert_eq!(api.update_config(both).await.unwrap_err().code(), Code::InvalidArgument);
+    gateway.clean().await;
+}
+
+/// The first policy is recorded when a second one follows, whoever sees that first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_policy_is_not_lost_to_a_change_while_the_gateway_was_away() {
+    let mut gateway = Gateway::start().await;
+    let (_, supervisor) = gateway.sandbox(create("away", &[])).await;
+    let records = async |client: kube::Client| {
+        let api: kube::Api<ControllerRevision> = kube::Api::namespaced(client, LOCAL_NAMESPACE);
+        api.list(&kube::api::ListParams::default()).await.unwrap().items.len()
+    };
+    let list = || v1::ListSandboxPoliciesRequest { sandbox: "away".into(), ..Default::default() };
+    let first = gateway.api().await.list_sandbox_policies(list()).await.unwrap().into_inner().revisions;
+    assert_eq!(first.iter().map(|r| (r.version, r.status())).collect::<Vec<_>>(), [(1, v1::PolicyStatus::Loaded)]);
+    assert!(first[0].policy.is_some() && first[0].created_time.is_some());
+    assert_eq!(records(gateway.objects()).await, 0, "it is worth no write of its own");
+
+    drop(supervisor);
+    gateway.stop().await;
+    let state = gateway.state().join("gateway");
+    let store = openshell_operator::api::LocalApi::open(&state.join("openshell.db"), &state.join("seal.key")).await.unwrap();
+    let sandboxes: kube::Api<OpenShellSandbox> = kube::Api::default_namespaced(store.client());
+    let change = serde_json::json!({ "spec": { "policy": { "version": 1, "network_policies": {
+        "web": { "endpoints": [{ "host": "example.com", "port": 443 }], "binaries": [{ "path": "/usr/bin/curl" }] }
+    } } } });
+    sandboxes.patch("away", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&change)).await.unwrap();
+    store.close().await;
+    gateway.start_again().await.unwrap();
+
+    let begun = std::time::Instant::now();
+    let all = loop {
+        let all = gateway.api().await.list_sandbox_policies(list()).await.unwrap().into_inner().revisions;
+        if all.len() == 2 {
+            break all;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{all:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(all.iter().map(|r| r.version).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((&all[1].policy, &all[1].policy_hash), (&first[0].policy, &first[0].policy_hash));
+    assert_eq!(records(gateway.objects()).await, 2);
+    let sandboxes: kube::Api<OpenShellSandbox> = kube::Api::namespaced(gateway.objects(), LOCAL_NAMESPACE);
+    loop {
+        let policy = sandboxes.get("away").await.unwrap().status.unwrap().policy.unwrap();
+        if policy.revision == 2 {
+            assert_eq!(policy.document, None, "the history has it");
+            break;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{policy:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     gateway.clean().await;
 }
 
