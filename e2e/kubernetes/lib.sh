@@ -13,10 +13,12 @@ work=$(mktemp -d)
 trap 'end_started; rm -rf "$work"' EXIT
 export XDG_CONFIG_HOME=$work/config XDG_STATE_HOME=$work/state
 
+# A step fails with the first command in it that does; so nobody may call it where bash ignores that (`if`, `&&`, `||`).
 step() { # what, command...
-  local what=$1 start=$EPOCHREALTIME; shift
-  local output
-  if output=$("$@" 2>&1); then
+  local what=$1 start=$EPOCHREALTIME output verdict; shift
+  output=$(set -e; "$@" 2>&1)
+  verdict=$?
+  if [ $verdict = 0 ]; then
     passed=$((passed + 1)); printf '  ok    %s (%d ms)\n' "$what" $(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
   else
     failed=$((failed + 1)); printf '  FAIL  %s\n' "$what"; tail -n 25 <<<"$output" | sed 's/^/        /'
@@ -25,7 +27,10 @@ step() { # what, command...
 }
 skip() { skipped=$((skipped + 1)); printf '  skip  %s: %s\n' "$1" "$2"; }
 # What the rest of a script cannot do without.
-need() { step "$@" || { printf '%d passed, %d failed, the rest was not tried\n' "$passed" "$failed"; exit 1; }; }
+need() {
+  step "$@"
+  [ "$failed" = 0 ] || { printf '%d passed, %d failed, the rest was not tried\n' "$passed" "$failed"; exit 1; }
+}
 count() {
   printf '%d passed, %d failed' "$passed" "$failed"
   [ "$skipped" = 0 ] || printf ', %d skipped' "$skipped"
@@ -35,16 +40,22 @@ count() {
 
 k() { timeout 200 "$kubectl" "$@"; }
 openshell() { timeout 60 "$bin/openshell" "$@"; }
-says() { local wanted=$1 got; shift; got=$("$@" 2>&1); grep -qF -- "$wanted" <<<"$got" || { printf 'wanted %s, got:\n%s\n' "$wanted" "$got"; return 1; }; }
+says() { local wanted=$1 got; shift; got=$("$@" 2>&1) || true; grep -qF -- "$wanted" <<<"$got" || { printf 'wanted %s, got:\n%s\n' "$wanted" "$got"; return 1; }; }
 until_true() { local end=$((SECONDS + ${within:-60})); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || { "$@"; return 1; }; sleep 0.2; done; }
 
-no_sandbox_pods() { [ -z "$(k get pods -n $namespace -o name -l openshell.ai/sandbox-id)" ]; }
+# An answer that could not be had is not an empty one.
+no_sandbox_pods() { local left; left=$(k get pods -n $namespace -o name -l openshell.ai/sandbox-id) && [ -z "$left" ]; }
+# Nothing of any kind has a label of ours, and none of our definitions is there.
 none_left() {
-  local left
-  left=$(k get all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,leases -A -o name -l app.kubernetes.io/part-of=openshell
-    k get clusterroles,clusterrolebindings -o name -l app.kubernetes.io/part-of=openshell
-    k get pods,sandboxes.agents.x-k8s.io -A -o name -l openshell.ai/sandbox-id 2>/dev/null)
-  [ -z "$left" ] || { printf 'left behind:\n%s\n' "$left"; return 1; }
+  local kinds label left
+  # Events are told of what has been; metrics have no labels of their own.
+  kinds=$(k api-resources --verbs=list -o name | grep -v -e ^events -e metrics.k8s.io | paste -sd,) && [ -n "$kinds" ] || return 1
+  for label in app.kubernetes.io/part-of=openshell app.kubernetes.io/managed-by=openshell-operator openshell.ai/gateway openshell.ai/sandbox-id; do
+    left=$(k get "$kinds" -A --ignore-not-found -o name -l "$label") || return 1
+    [ -z "$left" ] || { printf 'left behind with %s:\n%s\n' "$label" "$left"; return 1; }
+  done
+  left=$(k get crds -o name) || return 1
+  ! grep 'openshell\.ai$' <<<"$left"
 }
 
 # Ends what this script started in the background, by id.
@@ -110,10 +121,10 @@ install_operator() { # helm's options…
   "$helm" upgrade --install openshell charts/openshell -n $system --wait --timeout 90s --set server.sandboxNamespace=$namespace \
     --set server.sandboxImage=$image --set server.sandboxImagePullPolicy=Never "$@"
 }
-install_definitions() {
+install_definitions() { # helm's options…
   need "namespaces that admit only restricted pods" namespaces
   # Definitions stay when their release goes; whoever installs next takes them over.
-  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership "$@"
 }
 install_charts() { # helm's options…
   install_definitions
