@@ -100,6 +100,20 @@ impl Gateway {
         connected.map_err(|error| ConnectError::from_transport(self, &error))
     }
 
+    /// What to do when it has another authority than it was registered with.
+    fn add_again(&self) -> String {
+        let name = self.display_name();
+        match self.cluster.as_deref() {
+            Some(Cluster { context, namespace, gateway }) => format!(
+                "If its authority was made anew (`kubectl describe openshellgateway {gateway} --namespace {namespace}` tells of it as AuthorityChanged), add it again: `openshell gateway add --kubernetes={gateway} --namespace {namespace} --context {context} --name {name}`."
+            ),
+            None => format!(
+                "If its authority was made anew, add it again with the new ca.crt and certificate: `openshell gateway add {} --name {name} --ca ca.crt --cert tls.crt --key tls.key`.",
+                self.endpoint
+            ),
+        }
+    }
+
     fn transport(&self) -> Result<Endpoint, CliError> {
         let broken = |e: tonic::transport::Error| {
             CliError::new("tls-setup", format!("No TLS connection to {} can be set up.", self.endpoint))
@@ -176,12 +190,20 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     fn from_transport(gateway: &Gateway, error: &tonic::transport::Error) -> Self {
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        let mut nobody = false;
+        let (mut nobody, mut stranger) = (false, false);
         while let Some(error) = source {
             if let Some(io) = error.downcast_ref::<std::io::Error>() {
                 nobody |= io.kind() == std::io::ErrorKind::ConnectionRefused;
+                // What such an error wraps is not among its sources.
+                stranger |= io.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(of_another_authority);
             }
+            stranger |= error.downcast_ref().is_some_and(of_another_authority);
             source = error.source();
+        }
+        // That of this machine is not added: it is started.
+        if stranger && gateway.name.as_deref() != Some(crate::config::LOCAL) {
+            let what = format!("The certificate of gateway {} is not of the authority that is known for it.", gateway.display_name());
+            return Self::Refused(CliError::new("gateway-untrusted", what).because_of(error).next(gateway.add_again()));
         }
         let what = format!("Gateway {} does not answer at {}.", gateway.display_name(), gateway.endpoint);
         let error = CliError::new("gateway-unreachable", what).because_of(error);
@@ -191,6 +213,13 @@ impl ConnectError {
             Self::Refused(error.next("`openshell gateway list` shows the registered gateways, `openshell doctor` checks this one."))
         }
     }
+}
+
+/// Whether a certificate was refused for who vouches for it. An authority that was made anew has the name of the one
+/// before, so that only the signature tells them apart.
+fn of_another_authority(error: &rustls::Error) -> bool {
+    use rustls::{CertificateError as Bad, Error};
+    matches!(error, Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature))
 }
 
 impl From<ConnectError> for CliError {

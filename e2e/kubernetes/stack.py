@@ -182,6 +182,10 @@ class Stack:
         settings = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         run(self.helm, "install", "openshell", "charts/openshell", "-n", self.system, "--wait", "--timeout", "90s", *settings, timeout=120)
         self.gateway_ready()
+        self.register()
+
+    def register(self):
+        """Tells the command line of the gateway, with what that has for its clients now."""
         self.cli("gateway", "add", "--kubernetes", "--namespace", self.system, "--name", "cluster")
 
     def upgrade(self, *settings):
@@ -264,6 +268,7 @@ class Stack:
             self.remove(*names)
         self.apply(self.policy(), self.secret("first"), self.provider())
         self.gateway_ready()
+        self.register()
         try:
             self.ready(witness.name, seconds=10)
         except Failed:

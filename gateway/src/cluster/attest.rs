@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Every step compares group, kind and UID: a name can be used again, and versions of the Sandbox come and
-//! go. A pod that somebody made by hand, or a Sandbox that nobody of ours controls, gets nothing.
+//! go. It compares names as well: whoever may make a pod or a Sandbox can write an owner into it, but of the
+//! three that belong together there is one each of their name. A pod that somebody made by hand, or a Sandbox
+//! that nobody of ours controls, gets nothing.
 
 use std::collections::BTreeMap;
 
@@ -63,11 +65,11 @@ impl PodAttest {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let pod = pods.get_metadata_opt(&name).await.map_err(unavailable)?;
         let pod = pod.filter(|pod| pod.uid().as_deref() == Some(&pod_uid)).ok_or_else(|| foreign(format!("pod {name} is gone")))?;
-        let owner =
-            controller(pod.owner_references(), AGENTS, "Sandbox").ok_or_else(|| foreign(format!("no Sandbox controls pod {name}")))?;
+        let owner = controller(pod.owner_references(), AGENTS, "Sandbox", &name);
+        let owner = owner.ok_or_else(|| foreign(format!("no Sandbox of its name controls pod {name}")))?;
         let sandbox = self.sandbox(owner).await?;
-        let ours = controller(sandbox.owner_references(), &OpenShellSandbox::group(&()), &OpenShellSandbox::kind(&()));
-        let ours = ours.ok_or_else(|| foreign(format!("no OpenShellSandbox controls Sandbox {}", owner.name)))?;
+        let ours = controller(sandbox.owner_references(), &OpenShellSandbox::group(&()), &OpenShellSandbox::kind(&()), &name);
+        let ours = ours.ok_or_else(|| foreign(format!("no OpenShellSandbox of its name controls Sandbox {name}")))?;
         Ok(Attested { sandbox_id: ours.uid.clone(), pod_uid })
     }
 
@@ -111,12 +113,11 @@ fn pod_of(user: &UserInfo, namespace: &str) -> Result<(String, String), AttestEr
     one(POD_NAME).zip(one(POD_UID)).ok_or_else(|| foreign("it is not bound to a pod".to_owned()))
 }
 
-/// The controller, if it is of this group and kind.
-fn controller<'a>(owners: &'a [OwnerReference], group: &str, kind: &str) -> Option<&'a OwnerReference> {
-    owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .filter(|owner| owner.kind == kind && owner.api_version.split_once('/').is_some_and(|(found, _)| found == group))
+/// The controller, if it is of this group and kind, and has this name.
+fn controller<'a>(owners: &'a [OwnerReference], group: &str, kind: &str, name: &str) -> Option<&'a OwnerReference> {
+    owners.iter().find(|owner| owner.controller == Some(true)).filter(|owner| {
+        owner.kind == kind && owner.name == name && owner.api_version.split_once('/').is_some_and(|(found, _)| found == group)
+    })
 }
 
 fn foreign(why: String) -> AttestError {
@@ -163,12 +164,17 @@ mod tests {
         let owner = |api_version: &str, kind: &str, controller: bool| OwnerReference {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
+            name: "demo".to_owned(),
             controller: Some(controller),
             ..OwnerReference::default()
         };
-        let found = |owners: &[OwnerReference]| controller(owners, AGENTS, "Sandbox").is_some();
+        let found = |owners: &[OwnerReference]| controller(owners, AGENTS, "Sandbox", "demo").is_some();
         assert!(found(&[owner("agents.x-k8s.io/v1beta1", "Sandbox", true)]) && found(&[owner("agents.x-k8s.io/v1", "Sandbox", true)]));
         assert!(!found(&[owner("agents.x-k8s.io/v1beta1", "Sandbox", false)]), "an owner that does not control it");
+        assert!(
+            controller(&[owner("agents.x-k8s.io/v1beta1", "Sandbox", true)], AGENTS, "Sandbox", "other").is_none(),
+            "another name than its own"
+        );
         assert!(!found(&[owner("evil.agents.x-k8s.io/v1", "Sandbox", true)]) && !found(&[owner("v1", "Sandbox", true)]));
         assert!(!found(&[owner("apps/v1", "ReplicaSet", true), owner("agents.x-k8s.io/v1beta1", "Sandbox", false)]));
     }
