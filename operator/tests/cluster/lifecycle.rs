@@ -17,6 +17,11 @@ use serde_json::json;
 use crate::faults::between;
 use crate::rig::{Rig, eventually};
 
+/// Why the supervisor of `demo` gets into its pod as it does.
+async fn because(rig: &Rig) -> String {
+    rig.agents().get("demo").await.unwrap().annotations()["openshell.ai/sideload-because"].clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn create_ready_and_delete() {
     let Some(rig) = Rig::start(json!({})).await else { return };
@@ -30,6 +35,7 @@ async fn create_ready_and_delete() {
     assert!(is_true(&status.conditions, conditions::READY) && is_true(&status.conditions, conditions::STARTED));
     assert_eq!((status.driver.as_deref(), status.workload.as_deref()), (Some("kubernetes"), Some("demo")));
     assert_eq!(status.sideload_method, Some(SideloadMethod::ImageVolume), "a node of today has image volumes");
+    assert_eq!(because(&rig).await, "the server and every node that the pod may land on have image volumes");
 
     let log = rig.api::<Pod>().logs("demo", &LogParams::default()).await.unwrap();
     for said in [
@@ -87,6 +93,7 @@ async fn stopped_and_started_in_its_workspace() {
     rig.connect("demo", &first).await;
     rig.phase("demo", Phase::Ready).await;
     assert_eq!(rig.get("demo").await.status.unwrap().sideload_method, Some(SideloadMethod::InitContainer));
+    assert_eq!(because(&rig).await, "the gateway's sandboxDefaults say so");
 
     rig.halt("demo").await;
     assert!(rig.pods(&uid).await.is_empty());

@@ -48,6 +48,7 @@ fn rendered(blueprint: &SandboxBlueprint, sideload: SideloadMethod, served: Serv
         image: blueprint.pod.image.as_deref().unwrap(),
         supervisor_image: "ghcr.io/example/supervisor:1",
         sideload,
+        because: "the evidence says so",
         claims: None,
         served,
     };
@@ -160,6 +161,7 @@ fn claims_that_are_there_are_kept() {
             image: "i",
             supervisor_image: "s",
             sideload: SideloadMethod::ImageVolume,
+            because: "the evidence says so",
             claims: Some(claims),
             served: Served::V1Beta1,
         };
