@@ -17,6 +17,8 @@ async fn each_cause_is_told_in_words() {
     rig.create("no-image", json!({ "image": "localhost/openshell-test/missing:1" })).await;
     rig.create("no-node", json!({ "nodeSelector": { "example.com/there-is": "none" } })).await;
     rig.create("exit-69", json!({})).await;
+    rig.create("says-69", json!({})).await;
+    rig.create("says-137", json!({})).await;
     rig.create("no-class", json!({ "runtimeClassName": "there-is-none" })).await;
 
     let message = rig.reason("no-image", conditions::READY, "ImagePullFailed").await;
@@ -26,6 +28,10 @@ async fn each_cause_is_told_in_words() {
     let message = rig.reason("exit-69", conditions::STALLED, "EnforcementUnavailable").await;
     assert!(message.contains("ends as its name says"), "{message}");
     rig.phase("exit-69", Phase::Error).await;
+    let message = rig.reason("says-69", conditions::STALLED, "LandlockRequired").await;
+    assert_eq!(message, "the kernel has none");
+    // Whoever is killed has not said it himself.
+    rig.reason("says-137", conditions::STALLED, "SupervisorDied").await;
     let message = rig.reason("no-class", conditions::READY, "PodRefused").await;
     assert!(message.contains("there-is-none"), "{message}");
 

@@ -329,6 +329,11 @@ fn the_ends_of_a_pod() {
     }
     let typed = exited(70, "Error", r#"{"code":"LauncherDied","message":"the launcher died"}"#);
     assert_eq!(typed, ("LauncherDied".into(), "the launcher died".into()));
+    let forged = r#"{"code":"Evicted","message":"the agent wrote this"}"#;
+    assert_eq!(exited(137, "Error", forged).0, "SupervisorDied");
+    assert_eq!(exited(0, "Completed", forged).0, "SupervisorEnded");
+    assert_eq!(exited(137, "OOMKilled", forged).0, "OutOfMemory");
+    assert_eq!(exited(70, "Error", r#"{"code":"no reason","message":"m"}"#).0, "SupervisorDied");
     let installer = json!({ "phase": "Failed", "initContainerStatuses": [{
         "name": "install-supervisor", "image": "s", "imageID": "", "ready": false, "restartCount": 0,
         "state": { "terminated": { "exitCode": 1, "reason": "Error" } },
