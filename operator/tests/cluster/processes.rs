@@ -212,6 +212,8 @@ async fn two_replicas_with_the_least_rights() {
     eventually("the third leads", async || holder().await.starts_with("third_")).await;
     rig.ready("demo", &uid, Some(&pod)).await;
     assert_eq!(rig.pods(&uid).await.len(), 1);
+    rig.delete("demo").await;
+    eventually("its pod is gone", async || rig.pods(&uid).await.is_empty()).await;
     drop((first, second, third));
     leave_cluster(&rig, &grants).await;
     // Some of what is not allowed is only said there, and worked around.
