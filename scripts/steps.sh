@@ -25,4 +25,7 @@ start_cluster() {
   line=$(e2e/cluster/up) && eval "$line"
 }
 end_cluster() { e2e/cluster/down && e2e/cluster/check-clean; }
-operator_on_the_cluster() { OPENSHELL_TEST_KUBECONFIG=$KUBECONFIG cargo test -p openshell-operator --test cluster "$@"; }
+# More pods at a time than this only wait for each other.
+operator_on_the_cluster() {
+  OPENSHELL_TEST_KUBECONFIG=$KUBECONFIG cargo test -p openshell-operator --test cluster "$@" -- --test-threads 4
+}

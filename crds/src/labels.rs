@@ -12,6 +12,8 @@ pub const DEFAULT_WORKSPACE: &str = "default";
 pub const GATEWAY: &str = "openshell.ai/gateway";
 /// How the supervisor gets into the pod of a `Sandbox` of `agents.x-k8s.io` (annotation).
 pub const SIDELOAD: &str = "openshell.ai/sideload-method";
+/// Why so, in words (annotation).
+pub const SIDELOAD_BECAUSE: &str = "openshell.ai/sideload-because";
 /// The recommended label for what an object is.
 pub const NAME: &str = "app.kubernetes.io/name";
 /// The recommended label for who made an object.

@@ -76,6 +76,8 @@ pub mod egress {
 pub mod session {
     use std::time::Duration;
 
+    /// Bytes of a container's last words: what the kubelet keeps of them.
+    pub const LAST_WORDS_BYTES: usize = 4096;
     /// Bytes of the bootstrap document.
     pub const BOOTSTRAP_BYTES: usize = 1024 * 1024;
     /// How long a connection to the gateway may take, handshake included.

@@ -19,6 +19,8 @@ const IDENTITY: &str = "/var/run/secrets/openshell";
 const DIRECTORY: &str = "/var/lib/openshell";
 /// The agent's working directory and home.
 const WORKSPACE: &str = "/sandbox";
+/// Where the kubelet looks for a container's last words: the default of `terminationMessagePath`, which our pods have.
+pub const LAST_WORDS: &str = "/dev/termination-log";
 /// Paths that no policy may grant, besides.
 const PROTECTED: [&str; 3] = ["/var/run/secrets", "/run/secrets", "/openshell"];
 

@@ -3,19 +3,37 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use http::Method;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, LogParams};
+use kube::api::{Api, DeleteParams, LogParams};
+use kube::runtime::watcher;
 use openshell_crds::agents::OperatingMode;
 use openshell_crds::conditions::{self, is_true};
 use openshell_crds::pod::SideloadMethod;
 use openshell_crds::sandbox::Phase;
+use openshell_operator::limits;
 use serde_json::json;
 
 use crate::faults::between;
 use crate::rig::{Rig, eventually};
+
+/// How many seconds the first pod that goes is given to end.
+async fn grace(pods: Api<Pod>) -> Option<i64> {
+    let seen = watcher(pods, watcher::Config::default()).filter_map(async |event| match event.unwrap() {
+        watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => pod.metadata.deletion_grace_period_seconds,
+        _ => None,
+    });
+    let first = async { std::pin::pin!(seen).next().await };
+    tokio::time::timeout(Duration::from_mins(1), first).await.ok().flatten()
+}
+
+/// Why the supervisor of `demo` gets into its pod as it does.
+async fn because(rig: &Rig) -> String {
+    rig.agents().get("demo").await.unwrap().annotations()["openshell.ai/sideload-because"].clone()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn create_ready_and_delete() {
@@ -30,6 +48,7 @@ async fn create_ready_and_delete() {
     assert!(is_true(&status.conditions, conditions::READY) && is_true(&status.conditions, conditions::STARTED));
     assert_eq!((status.driver.as_deref(), status.workload.as_deref()), (Some("kubernetes"), Some("demo")));
     assert_eq!(status.sideload_method, Some(SideloadMethod::ImageVolume), "a node of today has image volumes");
+    assert_eq!(because(&rig).await, "the server and every node that the pod may land on have image volumes");
 
     let log = rig.api::<Pod>().logs("demo", &LogParams::default()).await.unwrap();
     for said in [
@@ -43,12 +62,13 @@ async fn create_ready_and_delete() {
     eventually("the NetworkPolicy is there", async || rig.api::<NetworkPolicy>().get_opt("openshell-sandboxes").await.unwrap().is_some())
         .await;
 
+    let going = tokio::spawn(grace(rig.api::<Pod>()));
     let begin = Instant::now();
     rig.delete("demo").await;
     eventually("nothing is left", async || rig.pods(&uid).await.is_empty() && rig.agents().get_opt("demo").await.unwrap().is_none()).await;
     eprintln!("deleted, and nothing is left: {:?}", begin.elapsed());
-    // Long before a grace period is over.
-    assert!(begin.elapsed() < Duration::from_secs(25));
+    // The stand-in does not hear SIGTERM. Garbage collection alone would give the pod all of its own grace period, 10 s.
+    assert_eq!(going.await.unwrap(), Some(2), "the pod is ended fast");
     rig.stop().await;
 }
 
@@ -66,15 +86,19 @@ async fn a_creation_costs_the_operator_two_writes() {
         None
     });
     rig.operate(client);
+    let begun = Instant::now();
     let uid = rig.create("demo", json!({})).await;
     let pod = rig.pod(&uid, None).await;
     // In two steps, as a gateway says it.
     rig.say("demo", json!({ "session": { "instanceId": pod.uid().unwrap(), "connected": true } })).await;
     rig.connect("demo", &pod).await;
     rig.phase("demo", Phase::Ready).await;
+    let took = begun.elapsed();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let writes = writes.lock().unwrap().clone();
-    assert_eq!(writes.len(), 2, "the Sandbox and its last status: {writes:#?}");
+    // A machine that is slow has more to say: that it is being started, and that it was.
+    let most = if took < limits::FIRST_STATUS - Duration::from_secs(1) { 2 } else { 4 };
+    assert!(writes.len() <= most, "the Sandbox and its last status after {took:?}: {writes:#?}");
     rig.stop().await;
 }
 
@@ -87,6 +111,7 @@ async fn stopped_and_started_in_its_workspace() {
     rig.connect("demo", &first).await;
     rig.phase("demo", Phase::Ready).await;
     assert_eq!(rig.get("demo").await.status.unwrap().sideload_method, Some(SideloadMethod::InitContainer));
+    assert_eq!(because(&rig).await, "the gateway's sandboxDefaults say so");
 
     rig.halt("demo").await;
     assert!(rig.pods(&uid).await.is_empty());

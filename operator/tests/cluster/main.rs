@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod cases;
+mod deployment;
 mod election;
 mod faults;
 mod killed;

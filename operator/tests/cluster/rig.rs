@@ -14,7 +14,7 @@ use kube::{Client, Config, ResourceExt as _};
 use openshell_crds::agents::{Sandbox, Served};
 use openshell_crds::sandbox::Phase;
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, conditions};
-use openshell_operator::controllers::{self, ControllerConfig, Setting};
+use openshell_operator::controllers::{self, ControllerConfig, DeploymentConfig, Setting};
 use openshell_operator::driver::kubernetes::{Gateway, KubernetesDriver, KubernetesDriverConfig};
 use openshell_operator::metrics::Metrics;
 use serde::Serialize;
@@ -55,6 +55,15 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) fn start(client: Client, namespace: &str) -> Self {
+        Self::with(client, namespace, None)
+    }
+
+    /// One that deploys the gateway as well. The image is the stand-in's, which is no gateway: its pod ends at once.
+    pub(crate) fn deploying(client: Client, namespace: &str) -> Self {
+        Self::with(client, namespace, Some(DeploymentConfig { image: IMAGE.into() }))
+    }
+
+    fn with(client: Client, namespace: &str, deployment: Option<DeploymentConfig>) -> Self {
         let shutdown = CancellationToken::new();
         let driver = KubernetesDriverConfig {
             client: client.clone(),
@@ -69,7 +78,7 @@ impl Operator {
             gateway_name: "default".into(),
             gateway_namespace: namespace.to_owned(),
             namespace: namespace.to_owned(),
-            setting: Setting::Cluster { deployment: None },
+            setting: Setting::Cluster { deployment },
         };
         let until = shutdown.clone();
         Self { done: tokio::spawn(async move { controllers::run(config, until).await.unwrap() }), shutdown }
@@ -140,6 +149,17 @@ impl Rig {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Changes the spec of the gateway.
+    pub(crate) async fn patch_gateway(&self, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.api::<OpenShellGateway>().patch("default", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Takes away what the rig has in place of a gateway's authority: the operator makes it.
+    pub(crate) async fn without_authority(&self) {
+        self.api::<ConfigMap>().delete("default-gateway-ca", &DeleteParams::default()).await.unwrap();
     }
 
     pub(crate) fn sandboxes(&self) -> Api<OpenShellSandbox> {
@@ -261,9 +281,14 @@ impl Rig {
 }
 
 pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    eventually_or(holds, || what.to_owned()).await;
+}
+
+/// The same; what is missing is said by how it ended.
+pub(crate) async fn eventually_or(holds: impl AsyncFn() -> bool, what: impl Fn() -> String) {
     let end = Instant::now() + Duration::from_mins(1);
     while !holds().await {
-        assert!(Instant::now() < end, "{what}: it does not come to that");
+        assert!(Instant::now() < end, "{}: it does not come to that", what());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

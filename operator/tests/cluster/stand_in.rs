@@ -1,7 +1,7 @@
 //! A stand-in for the supervisor of a pod: takes what the pod gives, and waits.
 //!
 //! Built by the tests with `rustc` alone, static; without signals, so it ends by SIGKILL. A sandbox whose name begins with `exit-` ends
-//! with that code.
+//! with that code, one with `says-` with that code and last words.
 
 use std::{env, fs, path::Path, process::exit, thread, time::Duration};
 
@@ -29,6 +29,11 @@ fn pod() {
         fs::write(Path::new(directory).join("written"), name.as_bytes()).unwrap_or_else(|error| panic!("{directory}: {error}"));
     }
     assert!(fs::write("/openshell/written", "").is_err(), "the supervisor's volume can be written");
+    if let Some(code) = name.strip_prefix("says-") {
+        let words = r#"{"code":"LandlockRequired","message":"the kernel has none"}"#;
+        fs::write("/dev/termination-log", words).expect("the kubelet's file can be written");
+        exit(code.parse().expect("a code"));
+    }
     if let Some(code) = name.strip_prefix("exit-") {
         eprintln!("openshell-sandbox: ends as its name says");
         exit(code.parse().expect("a code"));

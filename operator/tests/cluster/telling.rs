@@ -89,17 +89,17 @@ async fn a_life_is_told_once_and_a_restart_tells_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_goes_when_its_time_is_over_although_its_operator_was_away() {
     let Some(mut rig) = Rig::start(json!({})).await else { return };
-    let uid = rig.create("brief", json!({ "ttl": "12s" })).await;
+    let uid = rig.create("brief", json!({ "ttl": "25s" })).await;
     rig.pod(&uid, None).await;
     let begun = rig.get("brief").await.creation_timestamp().unwrap().0;
     rig.rest().await;
     rig.operate(rig.client.clone());
-    while Timestamp::now().duration_since(begun) < SignedDuration::from_millis(11_500) {
+    while Timestamp::now().duration_since(begun) < SignedDuration::from_millis(24_500) {
         assert!(rig.sandboxes().get_opt("brief").await.unwrap().is_some(), "deleted before its time");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eventually("it is gone", async || rig.sandboxes().get_opt("brief").await.unwrap().is_none()).await;
-    eprintln!("its deadline to its deletion: {:?}", Timestamp::now().duration_since(begun) - SignedDuration::from_secs(12));
+    eprintln!("its deadline to its deletion: {:?}", Timestamp::now().duration_since(begun) - SignedDuration::from_secs(25));
     eventually("its pod is gone", async || rig.pods(&uid).await.is_empty()).await;
     rig.stop().await;
 }

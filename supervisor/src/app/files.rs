@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 
-use crate::sandbox::Fatal;
+use crate::{limits::session::LAST_WORDS_BYTES, sandbox::Fatal};
 
 /// Exclusive while a supervisor, or its guardian, lives.
 #[derive(Debug)]
@@ -70,6 +70,34 @@ pub(super) fn write_failure(directory: &Path, fatal: &Fatal) {
     }
 }
 
+/// Why it ended, for whoever looks at the pod: the kubelet reads this file when the container has ended, and nothing else of
+/// the pod is left then. The file is the kubelet's: where there is none, none is made.
+pub(super) fn write_last_words(place: &Path, code: &str, message: &str) {
+    let write = || {
+        if !fs::symlink_metadata(place)?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        OpenOptions::new().write(true).truncate(true).open(place)?.write_all(last_words(code, message).as_bytes())
+    };
+    if let Err(error) = write() {
+        tracing::warn!(place = %place.display(), %error, "the pod's status will not say why it ended; its log does");
+    }
+}
+
+/// As much of it as the kubelet keeps.
+fn last_words(code: &str, message: &str) -> String {
+    let mut message = message;
+    loop {
+        let words = json!({ "code": code, "message": message }).to_string();
+        let excess = words.len().saturating_sub(LAST_WORDS_BYTES);
+        if excess == 0 || message.is_empty() {
+            return words;
+        }
+        // What is escaped is longer there than here, so this may take more than one attempt, and never cuts too little at the last.
+        message = &message[..message.floor_char_boundary(message.len().saturating_sub(excess.div_ceil(6)))];
+    }
+}
+
 /// The directory with the certificates, which the agent can read.
 pub(super) fn trust_directory(directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join("trust");
@@ -121,6 +149,35 @@ mod tests {
         assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(fs::read(installed).unwrap(), fs::read("/proc/self/exe").unwrap());
         assert!(install(&dir.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn last_words_are_the_kubelets_file_and_fit_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("termination-log");
+        write_last_words(&place, "Internal", "nobody hears it");
+        assert!(!place.exists(), "outside of a pod nothing is made");
+
+        fs::write(&place, "something longer than the words that are written over it, by whoever was here before").unwrap();
+        write_last_words(&place, "LandlockRequired", "the policy demands it");
+        let read = || -> serde_json::Value { serde_json::from_slice(&fs::read(&place).unwrap()).unwrap() };
+        assert_eq!(read(), json!({ "code": "LandlockRequired", "message": "the policy demands it" }));
+
+        for long in ["x".repeat(9000), "\u{1}\"é".repeat(3000), "é".repeat(2040)] {
+            write_last_words(&place, "Internal", &long);
+            let size = fs::metadata(&place).unwrap().len();
+            assert!((4000..=4096).contains(&size), "{size}");
+            let kept = read()["message"].as_str().unwrap().to_owned();
+            assert!(!kept.is_empty() && long.starts_with(&kept));
+        }
+
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "kept").unwrap();
+        fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+        write_last_words(&place, "Internal", "not there");
+        write_last_words(Path::new("/dev/null"), "Internal", "nor to a device");
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "kept");
     }
 
     #[test]

@@ -95,13 +95,13 @@ pub fn doctor() -> ExitCode {
 
 /// Runs a sandbox. To be called while the process has one thread.
 pub fn supervise(directory: Option<PathBuf>) -> ExitCode {
-    exit(Unbound::new(directory).and_then(|unbound| unbound.bind(bootstrap)))
+    exit(Unbound::new(directory).and_then(|unbound| unbound.bind(bootstrap)), None)
 }
 
 /// Runs the sandbox of this pod. To be called while the process has one thread.
 pub fn pod() -> ExitCode {
     let assignment = || pod::own_assignment().map_err(|error| (Code::BadBootstrap, error.to_string()));
-    exit(Unbound::new(None).and_then(|unbound| unbound.bind(assignment)))
+    exit(Unbound::new(None).and_then(|unbound| unbound.bind(assignment)), Some(Path::new(pod::LAST_WORDS)))
 }
 
 /// Copies this program into a directory, for a pod whose image has none.
@@ -115,11 +115,15 @@ pub fn install(directory: &Path) -> ExitCode {
     }
 }
 
-fn exit(bound: Result<Bound, (Code, String)>) -> ExitCode {
+/// Runs what could be bound. Why it failed goes to `last_words`, where there is such a place.
+fn exit(bound: Result<Bound, (Code, String)>, last_words: Option<&Path>) -> ExitCode {
     match bound {
-        Ok(bound) => bound.run(),
+        Ok(bound) => bound.run(last_words),
         Err((code, message)) => {
             eprintln!("openshell-sandbox: {message}");
+            if let Some(place) = last_words {
+                files::write_last_words(place, if code == Code::BadBootstrap { "BadBootstrap" } else { "Internal" }, &message);
+            }
             code.into()
         }
     }
@@ -215,7 +219,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn run(self) -> ExitCode {
+    fn run(self, last_words: Option<&Path>) -> ExitCode {
         let Self { unbound: Unbound { guardian, launcher, runtime, trust }, assignment, lock } = self;
         let directory = assignment.directory.clone();
         let ended = runtime.block_on(live(assignment, guardian, launcher, trust));
@@ -225,6 +229,9 @@ impl Bound {
             Err(fatal) => {
                 tracing::error!(code = fatal.code, "{fatal}");
                 files::write_failure(&directory, &fatal);
+                if let Some(place) = last_words {
+                    files::write_last_words(place, &fatal.code, &fatal.message);
+                }
                 match fatal.kind {
                     FatalKind::NotEnforceable => Code::NotEnforceable.into(),
                     FatalKind::Internal => Code::Internal.into(),

@@ -28,6 +28,7 @@ mod watches;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -85,7 +86,8 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let (client, name, namespace) = (controllers.client.clone(), controllers.gateway_name.clone(), controllers.gateway_namespace.clone());
     let gateways = Api::namespaced(client.clone(), &namespace);
     let this = ObjectRef::new(&name).within(&namespace);
-    let parts = watches::of(&client, &namespace, &controllers.namespace, &name).map(move |()| this.clone());
+    let client_secrets = client_secrets(&shared, &name);
+    let parts = watches::of(&client, &namespace, &controllers.namespace, &name, client_secrets).map(move |()| this.clone());
     let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
     let context =
         Arc::new(Context { events: shared.events.clone(), client, config, name, namespace, gateways, backoff: Backoff::default() });
@@ -103,6 +105,13 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     )
     .for_each(|_| async {})
     .await;
+}
+
+/// Under which name the users of the gateway `name` find their certificate, whenever that may have changed.
+fn client_secrets(shared: &Arc<Shared>, name: &str) -> BoxStream<'static, String> {
+    let (shared, name) = (Arc::clone(shared), name.to_owned());
+    let changes = shared.gateways.changes();
+    changes.filter_map(move |_| std::future::ready(shared.gateways.get(&name).map(|gateway| gateway.client_secret_name()))).boxed()
 }
 
 /// What the gateway's pod is like.

@@ -16,9 +16,16 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 /// Yields whenever something that belongs to the gateway `name` may have changed: in its namespace, and in that of its
-/// sandboxes, whose pods do not start without the authority.
-pub(super) fn of(client: &Client, namespace: &str, sandboxes: &str, name: &str) -> BoxStream<'static, ()> {
-    let part = |suffix: &str| watcher::Config::default().fields(&format!("metadata.name={name}-gateway{suffix}"));
+/// sandboxes, whose pods do not start without the authority. `client_secrets` says under which name users find their
+/// certificate, again whenever that may have changed.
+pub(super) fn of(
+    client: &Client,
+    namespace: &str,
+    sandboxes: &str,
+    name: &str,
+    client_secrets: BoxStream<'static, String>,
+) -> BoxStream<'static, ()> {
+    let part = |suffix: &str| named(&format!("{name}-gateway{suffix}"));
     let pods = watcher::Config::default().labels(&format!("app.kubernetes.io/name=openshell-gateway,app.kubernetes.io/instance={name}"));
     let elsewhere = if sandboxes == namespace { stream::empty().boxed() } else { changes::<ConfigMap>(client, sandboxes, part("-ca")) };
     stream::select_all([
@@ -30,9 +37,36 @@ pub(super) fn of(client: &Client, namespace: &str, sandboxes: &str, name: &str) 
         changes::<Secret>(client, namespace, part("-ca")),
         changes::<Secret>(client, namespace, part("-tls")),
         changes::<Secret>(client, namespace, part("-jwt")),
-        changes::<Secret>(client, namespace, part("-client-tls")),
+        renamed(client.clone(), namespace.to_owned(), client_secrets),
         changes::<Pod>(client, namespace, pods),
     ])
+    .boxed()
+}
+
+fn named(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
+}
+
+/// Changes of the Secret whose name was said last.
+fn renamed(client: Client, namespace: String, names: BoxStream<'static, String>) -> BoxStream<'static, ()> {
+    let nothing = stream::pending::<()>().boxed();
+    stream::unfold((names, nothing, String::new()), move |(mut names, mut changed, mut watched)| {
+        let (client, namespace) = (client.clone(), namespace.clone());
+        async move {
+            loop {
+                tokio::select! {
+                    name = names.next() => {
+                        let name = name?;
+                        if name != watched {
+                            changed = changes::<Secret>(&client, &namespace, named(&name));
+                            watched = name;
+                        }
+                    }
+                    Some(()) = changed.next() => return Some(((), (names, changed, watched))),
+                }
+            }
+        }
+    })
     .boxed()
 }
 

@@ -166,6 +166,7 @@ impl Cluster {
             image: blueprint.pod.image.as_deref().ok_or_else(no_image)?,
             supervisor_image: self.supervisor(blueprint).ok_or_else(no_supervisor)?,
             sideload,
+            because: &because,
             claims: known.as_ref().map(|known| known.claims.as_slice()),
             served,
         };

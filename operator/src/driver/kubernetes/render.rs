@@ -89,6 +89,8 @@ pub(super) struct Settings<'a> {
     pub(super) image: &'a str,
     pub(super) supervisor_image: &'a str,
     pub(super) sideload: SideloadMethod,
+    /// Why it is that one.
+    pub(super) because: &'a str,
     /// Claims of a `Sandbox` that is there already: they cannot be changed.
     pub(super) claims: Option<&'a [ClaimTemplate]>,
     pub(super) served: Served,
@@ -124,7 +126,10 @@ pub(super) fn sandbox(blueprint: &SandboxBlueprint, settings: &Settings<'_>) -> 
             name: Some(blueprint.name.clone()),
             namespace: Some(blueprint.namespace.clone()),
             labels: Some(labels),
-            annotations: Some(BTreeMap::from([(labels::SIDELOAD.to_owned(), settings.sideload.as_str().to_owned())])),
+            annotations: Some(BTreeMap::from([
+                (labels::SIDELOAD.to_owned(), settings.sideload.as_str().to_owned()),
+                (labels::SIDELOAD_BECAUSE.to_owned(), settings.because.to_owned()),
+            ])),
             owner_references: Some(vec![OwnerReference {
                 api_version: OpenShellSandbox::api_version(&()).into_owned(),
                 kind: OpenShellSandbox::kind(&()).into_owned(),

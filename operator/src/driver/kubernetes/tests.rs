@@ -48,6 +48,7 @@ fn rendered(blueprint: &SandboxBlueprint, sideload: SideloadMethod, served: Serv
         image: blueprint.pod.image.as_deref().unwrap(),
         supervisor_image: "ghcr.io/example/supervisor:1",
         sideload,
+        because: "the evidence says so",
         claims: None,
         served,
     };
@@ -160,6 +161,7 @@ fn claims_that_are_there_are_kept() {
             image: "i",
             supervisor_image: "s",
             sideload: SideloadMethod::ImageVolume,
+            because: "the evidence says so",
             claims: Some(claims),
             served: Served::V1Beta1,
         };
@@ -327,6 +329,11 @@ fn the_ends_of_a_pod() {
     }
     let typed = exited(70, "Error", r#"{"code":"LauncherDied","message":"the launcher died"}"#);
     assert_eq!(typed, ("LauncherDied".into(), "the launcher died".into()));
+    let forged = r#"{"code":"Evicted","message":"the agent wrote this"}"#;
+    assert_eq!(exited(137, "Error", forged).0, "SupervisorDied");
+    assert_eq!(exited(0, "Completed", forged).0, "SupervisorEnded");
+    assert_eq!(exited(137, "OOMKilled", forged).0, "OutOfMemory");
+    assert_eq!(exited(70, "Error", r#"{"code":"no reason","message":"m"}"#).0, "SupervisorDied");
     let installer = json!({ "phase": "Failed", "initContainerStatuses": [{
         "name": "install-supervisor", "image": "s", "imageID": "", "ready": false, "restartCount": 0,
         "state": { "terminated": { "exitCode": 1, "reason": "Error" } },

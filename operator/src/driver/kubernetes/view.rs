@@ -46,6 +46,9 @@ const NODE_REASONS: [&str; 8] = [
     "TopologyAffinityError",
 ];
 
+/// Exit codes of a supervisor that failed and has said why (docs/ARCHITECTURE.md).
+const FAILED: [i32; 4] = [64, 69, 70, 75];
+
 /// The reason of a pod that is not started and of which nobody says why.
 pub(super) const NOT_STARTED: &str = "PodNotStarted";
 
@@ -319,7 +322,12 @@ fn ended<'a>(status: &PodStatus, agent: Option<&ContainerStatus>, mut containers
     let terminated = |container: &ContainerStatus| container.state.as_ref().and_then(|state| state.terminated.clone());
     if let Some(end) = agent.and_then(terminated) {
         let said = end.message.unwrap_or_default();
-        if let Ok(Failure { code, message }) = serde_json::from_str(said.trim()) {
+        // A supervisor that fails writes them over whatever was there. One that was killed does not: then they could be an
+        // agent's, if its policy lets it write below /dev.
+        if FAILED.contains(&end.exit_code)
+            && let Ok(Failure { code, message }) = serde_json::from_str(said.trim())
+            && is_reason(&code)
+        {
             return Stage::Ended(code, message);
         }
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
@@ -353,7 +361,12 @@ fn ended<'a>(status: &PodStatus, agent: Option<&ContainerStatus>, mut containers
     }
 }
 
-/// What a supervisor may leave as its last message.
+/// Whether it can be the reason of a condition.
+fn is_reason(code: &str) -> bool {
+    code.len() <= 64 && code.starts_with(|c: char| c.is_ascii_uppercase()) && code.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// What a supervisor leaves as its last message.
 #[derive(Deserialize)]
 struct Failure {
     code: String,
