@@ -121,10 +121,11 @@ install_operator() { # helm's options…
   "$helm" upgrade --install openshell charts/openshell -n $system --wait --timeout 90s --set server.sandboxNamespace=$namespace \
     --set server.sandboxImage=$image --set server.sandboxImagePullPolicy=Never "$@"
 }
-install_definitions() { # helm's options…
+# Whether the definitions stay when their release goes, and what hangs on them. Those that stayed are taken over.
+keep=false
+install_definitions() {
   need "namespaces that admit only restricted pods" namespaces
-  # Definitions stay when their release goes; whoever installs next takes them over.
-  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership "$@"
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership --set keep=$keep
 }
 install_charts() { # helm's options…
   install_definitions
