@@ -79,12 +79,12 @@ impl PodAttest {
         for version in ["v1beta1", "v1alpha1"] {
             let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(AGENTS, version, "Sandbox"), "sandboxes");
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &kind);
-            if let Some(found) = api.get_opt(&owner.name).await.map_err(unavailable)? {
-                return if found.uid().as_deref() == Some(&owner.uid) {
-                    Ok(found)
-                } else {
-                    Err(foreign(format!("Sandbox {} is another one than the pod's", owner.name)))
-                };
+            match api.get(&owner.name).await {
+                Ok(found) if found.uid().as_deref() == Some(&owner.uid) => return Ok(found),
+                Ok(_) => return Err(foreign(format!("Sandbox {} is another one than the pod's", owner.name))),
+                // A version that is not served is 404 as well, without a reason.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(unavailable(error)),
             }
         }
         Err(foreign(format!("Sandbox {} is gone", owner.name)))
