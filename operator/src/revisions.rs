@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Client, Resource as _, ResourceExt as _};
 use openshell_crds::{OpenShellSandbox, labels};
+use openshell_policy::Policy;
 use serde_json::{Value, json};
 
 use crate::limits;
@@ -31,6 +32,14 @@ pub struct Revision {
     pub policy: Value,
     /// When it was recorded.
     pub created: Option<jiff::Timestamp>,
+}
+
+impl Revision {
+    /// A policy, with the number that it has.
+    pub fn of(number: i64, policy: &Policy) -> Result<Self, serde_json::Error> {
+        let document = serde_json::from_slice(&policy.canonical_json())?;
+        Ok(Self { number, hash: policy.hash().as_str().to_owned(), policy: document, created: None })
+    }
 }
 
 /// The number of a policy.
@@ -200,5 +209,31 @@ async fn remove_foreign(api: &Api<ControllerRevision>, name: &str, uid: &str) ->
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openshell_crds::{OpenShellSandboxSpec, OpenShellSandboxStatus, sandbox::PolicyInForce};
+
+    use super::*;
+
+    #[test]
+    fn a_document_that_somebody_changed_is_none() {
+        let policy = Policy::restrictive_default();
+        let first = Revision::of(1, &policy).unwrap();
+        let kept_as = |document: String| {
+            let policy = PolicyInForce { revision: 1, hash: first.hash.clone(), document: Some(document), ..PolicyInForce::default() };
+            let mut sandbox = OpenShellSandbox::new("demo", OpenShellSandboxSpec::default());
+            sandbox.status = Some(OpenShellSandboxStatus { policy: Some(policy), ..OpenShellSandboxStatus::default() });
+            kept(&sandbox)
+        };
+        assert_eq!(kept_as(first.policy.to_string()), Some(first.clone()));
+        let mut other = first.policy.clone();
+        other["network_policies"] =
+            json!({ "any": { "endpoints": [{ "host": "example.com", "port": 443 }], "binaries": [{ "path": "/**" }] } });
+        assert!(openshell_policy::from_value(&other).is_ok(), "a policy, but not that one");
+        assert_eq!(kept_as(other.to_string()), None);
+        assert_eq!(kept_as("no policy".to_owned()), None);
     }
 }

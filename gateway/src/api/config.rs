@@ -70,12 +70,7 @@ async fn update_once(api: &Api, request: v1::UpdateConfigRequest, force: Force) 
     // What the sandbox has had until now, if it is the first: it is recorded before this one.
     let first = match revisions::kept(&probe) {
         Some(kept) => kept,
-        None => Revision {
-            number: revision.max(1),
-            hash: before.hash().as_str().to_owned(),
-            policy: serde_json::from_slice(&before.canonical_json()).map_err(|e| errors::internal(e.to_string()))?,
-            created: None,
-        },
+        None => Revision::of(revision.max(1), &before).map_err(|e| errors::internal(e.to_string()))?,
     };
     probe.spec.policy = Some(convert::document(&policy));
     api.admit(&probe, "").await?;

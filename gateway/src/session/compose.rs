@@ -138,7 +138,8 @@ async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprin
         return Ok(of(Numbered { number: said.revision, recorded: said.document.is_none() }));
     }
     // What was the first until now may not have come to the status yet.
-    let first = task.known_policy.as_ref().filter(|known| !known.recorded).and_then(Revision::to_record);
+    let first = task.known_policy.as_ref().filter(|known| !known.recorded);
+    let first = first.and_then(|known| revisions::Revision::of(known.number, &known.policy).ok());
     let first = first.or_else(|| revisions::kept(sandbox));
     let (json, hash) = (blueprint.policy.canonical_json(), blueprint.policy_hash.as_str());
     let numbered = revisions::record(&inner.config.client, sandbox, first.as_ref(), &json, hash).await;

@@ -14,7 +14,6 @@ use std::{
 };
 
 use openshell_crds::OpenShellSandbox;
-use openshell_operator::revisions;
 use openshell_policy::{Policy, PolicyHash};
 use openshell_proto::supervisor::{
     Accepted, Config, ConfigResult, EnforcementReport, FromGateway, Hello, MainProcess, Rejected, config_result::Outcome, from_gateway,
@@ -217,14 +216,6 @@ pub(super) struct Revision {
     pub(super) policy: Arc<Policy>,
     /// Whether the history has it. The first one stands in the status until a second one follows.
     pub(super) recorded: bool,
-}
-
-impl Revision {
-    /// As the history has it.
-    pub(super) fn to_record(&self) -> Option<revisions::Revision> {
-        let policy = serde_json::from_slice(&self.policy.canonical_json()).ok()?;
-        Some(revisions::Revision { number: self.number, hash: self.hash.to_string(), policy, created: None })
-    }
 }
 
 /// Why there is no (new) configuration.
