@@ -37,7 +37,10 @@ const KINDS: [(&str, &[&str]); 4] = [
 ];
 
 /// Functions whose `Reason` is passed on to the condition of another kind than the sandbox.
-const PASSED_ON: [(&str, &str, &str); 6] = [
+const PASSED_ON: [(&str, &str, &str); 9] = [
+    ("Policies", "operator/src/blueprint/error.rs", "fn unreadable("),
+    ("Providers", "operator/src/blueprint/error.rs", "fn unreadable("),
+    ("Gateways", "operator/src/blueprint/error.rs", "fn unreadable("),
     ("Policies", "operator/src/blueprint/policy.rs", "fn parse_policy("),
     ("Providers", "operator/src/blueprint/provider.rs", "fn check_provider("),
     ("Providers", "operator/src/blueprint/provider.rs", "fn twice("),

@@ -25,6 +25,9 @@ pub mod metrics;
 pub mod pki;
 pub mod reconcile;
 pub mod revisions;
+mod watching;
+
+pub use watching::watch;
 
 /// Namespace of every local object.
 pub const LOCAL_NAMESPACE: &str = "openshell";

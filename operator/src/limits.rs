@@ -24,6 +24,16 @@ pub const EVENTS_WAITING: usize = 1024;
 /// Workloads without an object are looked for this often.
 pub const ORPHAN_INTERVAL: Duration = Duration::from_mins(10);
 
+// ---- watches ----------------------------------------------------------------------------
+
+/// First pause after a watch broke; doubled with each further failure, with up to as much more so that
+/// many do not come back together.
+pub const WATCH_FIRST: Duration = Duration::from_millis(400);
+/// Longest pause, without that.
+pub const WATCH_LONGEST: Duration = Duration::from_secs(3);
+/// A watch that has not failed for this long begins with the first pause again.
+pub const WATCH_SETTLED: Duration = Duration::from_secs(30);
+
 // ---- plan -------------------------------------------------------------------------------
 
 /// A started supervisor must have a session within this time, or the sandbox is in error

@@ -67,7 +67,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
     let sandbox = task.sandbox().ok_or(Failure::Absent)?;
     let inner = Arc::clone(&task.inner);
-    let blueprint = blueprint::compose(&sandbox, &gateway(&inner), &policies(&inner, &sandbox), &providers(&inner, &sandbox))
+    let blueprint = blueprint::compose(&sandbox, &*gateway(&inner)?, &policies(&inner, &sandbox), &providers(&inner, &sandbox))
         .map_err(|error| Failure::new(error.reason.as_str(), error.message))?;
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
@@ -97,14 +97,19 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
     Ok(Prepared { sandbox, blueprint, revision })
 }
 
-fn gateway(inner: &Inner) -> Arc<OpenShellGateway> {
+/// The gateway's object as it was last readable.
+fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, Failure> {
     let (name, namespace) = (&inner.config.gateway_name, &inner.config.gateway_namespace);
-    inner
-        .objects
-        .gateways
-        .get(&ObjectRef::new(name).within(namespace))
-        // Not made yet, or deleted: nothing is defaulted.
-        .unwrap_or_else(|| Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default())))
+    if let Some(known) = inner.objects.gateways.get(&ObjectRef::new(name).within(namespace)) {
+        return Ok(known);
+    }
+    // What it demands of sandboxes is not known, so none is configured.
+    if let Some(error) = &*inner.objects.undecoded_gateway.lock() {
+        let message = format!("OpenShellGateway \"{name}\" cannot be read: {error}; apply it again as the API documents it");
+        return Err(Failure::new("InvalidObject", message));
+    }
+    // Not made yet, or deleted: nothing is defaulted.
+    Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default())))
 }
 
 /// The policies that can concern the sandbox: the one it names, or those that select.

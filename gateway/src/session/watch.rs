@@ -13,7 +13,6 @@ use kube::{
     api::ListParams,
     core::DeserializeGuard,
     runtime::{
-        WatchStreamExt as _,
         reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
@@ -38,6 +37,8 @@ pub(super) struct Objects {
     pub(super) secrets: Store<Secret>,
     /// UIDs of sandboxes that are there and do not decode. They are not gone.
     unreadable: Mutex<HashSet<String>>,
+    /// Why the gateway's own object does not decode, while it does not.
+    pub(super) undecoded_gateway: Mutex<Option<String>>,
     writers: Mutex<Option<Writers>>,
 }
 
@@ -63,7 +64,16 @@ impl Objects {
             gateways: gateways_writer,
             secrets: secrets_writer,
         };
-        Self { sandboxes, policies, providers, gateways, secrets, unreadable: Mutex::default(), writers: Mutex::new(Some(writers)) }
+        Self {
+            sandboxes,
+            policies,
+            providers,
+            gateways,
+            secrets,
+            unreadable: Mutex::default(),
+            undecoded_gateway: Mutex::default(),
+            writers: Mutex::new(Some(writers)),
+        }
     }
 
     /// The sandbox with this uid, as last seen.
@@ -132,7 +142,7 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
             watch_sandboxes(inner, writers.sandboxes),
             follow(api(inner), any(), writers.policies, |_| {}, |_| mark_all(inner)),
             follow(api(inner), any(), writers.providers, |_| {}, |_| mark_all(inner)),
-            follow(gateways, gateway, writers.gateways, |_| {}, |_| mark_all(inner)),
+            follow(gateways, gateway, writers.gateways, |event| look_at_gateway(inner, event), |_| mark_all(inner)),
             follow(api(inner), credentials, writers.secrets, |_| {}, |_| mark_all(inner)),
             places(inner),
         );
@@ -141,6 +151,17 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
         () = watches => {}
         () = shutdown.cancelled() => {}
     }
+}
+
+fn look_at_gateway(inner: &Inner, event: &watcher::Event<DeserializeGuard<OpenShellGateway>>) {
+    let error = match event {
+        watcher::Event::Apply(gateway) | watcher::Event::InitApply(gateway) => {
+            gateway.0.as_ref().err().map(|invalid| invalid.error.clone())
+        }
+        watcher::Event::Delete(_) | watcher::Event::Init => None,
+        watcher::Event::InitDone => return,
+    };
+    *inner.objects.undecoded_gateway.lock() = error;
 }
 
 /// Follows what no policy can grant, where that changes.
@@ -170,7 +191,7 @@ async fn follow<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = pin!(watcher(objects, config).default_backoff());
+    let mut events = pin!(openshell_operator::watch(objects, config));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {

@@ -76,4 +76,9 @@ impl BlueprintError {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), findings: Vec::new() }
     }
+
+    /// An object, as the sentence names it, that cannot be read for `why`.
+    pub(crate) fn unreadable(object: &str, why: &str) -> Self {
+        Self::new(Reason::InvalidObject, format!("{object} cannot be read: {why}; apply it again as the API documents it"))
+    }
 }

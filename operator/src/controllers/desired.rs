@@ -2,14 +2,14 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::NamespaceResourceScope;
+use kube::Api;
 use kube::core::{DeserializeGuard, ObjectMeta};
-use kube::{Api, ResourceExt as _};
 use openshell_crds::duration::Duration;
 use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, Policy, Provider};
 use serde::de::DeserializeOwned;
 
 use super::{Shared, api};
-use crate::blueprint::{self, BlueprintError, Reason, SandboxBlueprint, compose};
+use crate::blueprint::{self, BlueprintError, SandboxBlueprint, compose};
 use crate::driver::WorkloadState;
 use crate::reconcile::{Desired, Intent, Lifetime, Refusal};
 
@@ -44,10 +44,7 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
     let generation = subject.meta.generation.unwrap_or_default();
     let intent = match &subject.sandbox {
         _ if subject.meta.deletion_timestamp.is_some() => Intent::Remove,
-        Err(error) => Intent::Refused(Refusal::from(BlueprintError::new(
-            Reason::InvalidObject,
-            format!("the object cannot be read: {error}; apply it again as the API documents it"),
-        ))),
+        Err(error) => Intent::Refused(BlueprintError::unreadable("the object", error).into()),
         Ok(sandbox) if sandbox.spec.suspend => Intent::Suspend,
         Ok(sandbox) => {
             let read = match workload {
@@ -76,10 +73,14 @@ fn lifetime(sandbox: &OpenShellSandbox) -> Lifetime {
 /// The blueprint of a sandbox, if its objects make one that this driver can run.
 async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -> Result<Result<SandboxBlueprint, Refusal>, kube::Error> {
     let config = &shared.config;
-    let gateway = shared
-        .gateways
-        .get(&config.gateway_name)
-        .unwrap_or_else(|| OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()));
+    let gateway = match shared.gateways.find(&config.gateway_name).as_deref() {
+        Some(DeserializeGuard(Ok(gateway))) => gateway.clone(),
+        Some(DeserializeGuard(Err(invalid))) => {
+            let gateway = format!("OpenShellGateway \"{}\"", config.gateway_name);
+            return Ok(Err(BlueprintError::unreadable(&gateway, &invalid.error).into()));
+        }
+        None => OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()),
+    };
     let mut readable: Vec<BlueprintError> = Vec::new();
     let (policies, providers) = match read {
         Read::Seen => (shared.policies.all(), shared.providers.all()),
@@ -125,12 +126,11 @@ async fn take<K>(
 where
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    match api.get_opt(name).await?.map(|object| (object.name_any(), object.0)) {
-        Some((_, Ok(object))) => into.push(object),
-        Some((name, Err(invalid))) => unreadable.push(BlueprintError::new(
-            Reason::InvalidObject,
-            format!("{} \"{name}\" cannot be read: {}; apply it again as the API documents it", K::kind(&()), invalid.error),
-        )),
+    match api.get_opt(name).await? {
+        Some(DeserializeGuard(Ok(object))) => into.push(object),
+        Some(DeserializeGuard(Err(invalid))) => {
+            unreadable.push(BlueprintError::unreadable(&format!("{} \"{name}\"", K::kind(&())), &invalid.error));
+        }
         None => {}
     }
     Ok(())

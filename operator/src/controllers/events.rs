@@ -19,6 +19,7 @@ use openshell_crds::{OpenShellSandboxStatus, PolicyStatus, ProviderStatus};
 use tokio::sync::mpsc;
 
 use super::Setting;
+use crate::blueprint::Reason;
 use crate::limits;
 
 /// Longest note of an Event, in bytes (`events.k8s.io/v1`).
@@ -45,6 +46,15 @@ impl Turn {
 
     pub(super) fn warning(action: &'static str, reason: &str, note: &str) -> Self {
         Self { kind: EventType::Warning, ..Self::normal(action, reason, note) }
+    }
+
+    /// Of an object that takes no status this is all that can be told.
+    pub(super) fn untold(conditions: &[Condition], why: &str) -> Self {
+        let (reason, message) = match conditions::find(conditions, STALLED) {
+            Some(stalled) => (stalled.reason.as_str(), stalled.message.as_str()),
+            None => (Reason::InvalidObject.as_str(), "the object does not fit its definition; apply it again as the API documents it"),
+        };
+        Self::warning("WriteStatus", reason, &format!("{message}. The API server takes no status for it: {why}"))
     }
 }
 
@@ -93,47 +103,70 @@ impl Events {
     }
 }
 
-/// What has turned with a sandbox.
-pub(super) fn of_sandbox(before: &OpenShellSandboxStatus, after: &OpenShellSandboxStatus) -> Vec<Turn> {
-    let of = |status: &OpenShellSandboxStatus, kind: &str| conditions::find(&status.conditions, kind).cloned();
-    let became = |kind: &str| conditions::is_true(&after.conditions, kind) && !conditions::is_true(&before.conditions, kind);
-    let mut turns = Vec::new();
-    let was_stopped = matches!(before.phase, Some(Phase::Stopped | Phase::Stopping));
-    if was_stopped && after.phase == Some(Phase::Starting) {
-        turns.push(Turn::normal("Resume", "Resumed", "the sandbox goes on in its workspace"));
-    }
-    if became(READY) {
-        turns.extend(of(after, READY).map(|ready| Turn::normal("Run", "Ready", &ready.message)));
-    } else if became(STARTED) {
-        // One that is ready at once was started.
-        turns.extend(of(after, STARTED).map(|started| Turn::normal("Run", "Started", &started.message)));
-    }
-    if let Some(rest) = of(after, STARTED)
-        && before.phase != after.phase
-        && matches!(after.phase, Some(Phase::Stopped | Phase::Completed))
-    {
-        let action = if after.phase == Some(Phase::Stopped) { "Suspend" } else { "Run" };
-        turns.push(Turn::normal(action, &rest.reason, &rest.message));
-    }
-    if let Some(stalled) = of(after, STALLED)
-        && of(before, STALLED).is_none_or(|before| before.reason != stalled.reason)
-    {
-        let taken = conditions::is_true(&after.conditions, SCHEDULED);
-        turns.push(Turn::warning(if taken { "Run" } else { "Refuse" }, &stalled.reason, &stalled.message));
-    }
-    turns
+/// A status, and what of it is told.
+pub(super) trait Tells {
+    fn conditions(&self) -> &[Condition];
+    /// What has turned between the two.
+    fn turned(before: &Self, after: &Self) -> Vec<Turn>;
 }
 
-/// What has turned with a policy. Who enforces it turns with every sandbox and is not told.
-pub(super) fn of_policy(before: &PolicyStatus, after: &PolicyStatus) -> Vec<Turn> {
-    let same = before.revision == after.revision;
-    let note = after.revision.map(|revision| format!("revision {revision} is accepted"));
-    accepted("ReadPolicy", &before.conditions, &after.conditions, same, note.as_deref())
+impl Tells for OpenShellSandboxStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn turned(before: &Self, after: &Self) -> Vec<Turn> {
+        let of = |status: &OpenShellSandboxStatus, kind: &str| conditions::find(&status.conditions, kind).cloned();
+        let became = |kind: &str| conditions::is_true(&after.conditions, kind) && !conditions::is_true(&before.conditions, kind);
+        let mut turns = Vec::new();
+        let was_stopped = matches!(before.phase, Some(Phase::Stopped | Phase::Stopping));
+        if was_stopped && after.phase == Some(Phase::Starting) {
+            turns.push(Turn::normal("Resume", "Resumed", "the sandbox goes on in its workspace"));
+        }
+        if became(READY) {
+            turns.extend(of(after, READY).map(|ready| Turn::normal("Run", "Ready", &ready.message)));
+        } else if became(STARTED) {
+            // One that is ready at once was started.
+            turns.extend(of(after, STARTED).map(|started| Turn::normal("Run", "Started", &started.message)));
+        }
+        if let Some(rest) = of(after, STARTED)
+            && before.phase != after.phase
+            && matches!(after.phase, Some(Phase::Stopped | Phase::Completed))
+        {
+            let action = if after.phase == Some(Phase::Stopped) { "Suspend" } else { "Run" };
+            turns.push(Turn::normal(action, &rest.reason, &rest.message));
+        }
+        if let Some(stalled) = of(after, STALLED)
+            && of(before, STALLED).is_none_or(|before| before.reason != stalled.reason)
+        {
+            let taken = conditions::is_true(&after.conditions, SCHEDULED);
+            turns.push(Turn::warning(if taken { "Run" } else { "Refuse" }, &stalled.reason, &stalled.message));
+        }
+        turns
+    }
 }
 
-/// What has turned with a provider.
-pub(super) fn of_provider(before: &ProviderStatus, after: &ProviderStatus) -> Vec<Turn> {
-    accepted("ReadProvider", &before.conditions, &after.conditions, true, None)
+impl Tells for PolicyStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// Who enforces it turns with every sandbox and is not told.
+    fn turned(before: &Self, after: &Self) -> Vec<Turn> {
+        let same = before.revision == after.revision;
+        let note = after.revision.map(|revision| format!("revision {revision} is accepted"));
+        accepted("ReadPolicy", &before.conditions, &after.conditions, same, note.as_deref())
+    }
+}
+
+impl Tells for ProviderStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn turned(before: &Self, after: &Self) -> Vec<Turn> {
+        accepted("ReadProvider", &before.conditions, &after.conditions, true, None)
+    }
 }
 
 fn accepted(action: &'static str, before: &[Condition], after: &[Condition], same: bool, note: Option<&str>) -> Vec<Turn> {
@@ -184,10 +217,10 @@ mod tests {
         ];
         let mut before = OpenShellSandboxStatus::default();
         for (after, told) in life {
-            let turns = of_sandbox(&before, &after);
+            let turns = Tells::turned(&before, &after);
             assert_eq!(turns.iter().map(|turn| turn.reason.as_str()).collect::<Vec<_>>(), told);
             assert!(turns.iter().all(|turn| (turn.kind == EventType::Warning) == (after.phase == Some(Phase::Error))));
-            assert_eq!(of_sandbox(&after, &after), []);
+            assert_eq!(Tells::turned(&after, &after), []);
             before = after;
         }
     }
@@ -209,7 +242,7 @@ mod tests {
             (status(Some(2), Is::False, "PolicyRefused", false), Some((EventType::Warning, "m"))),
             (status(Some(2), Is::True, "Accepted", false), Some((EventType::Normal, "revision 2 is accepted"))),
         ] {
-            let turns = of_policy(&before, &after);
+            let turns = Tells::turned(&before, &after);
             assert_eq!(turns.first().map(|turn| (turn.kind, turn.note.as_str())), told);
             before = after;
         }

@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 
-use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
-use kube::runtime::applier;
-use kube::runtime::controller::{Action as Next, Config};
+use kube::runtime::controller::Action as Next;
 use openshell_crds::OpenShellGateway;
 use openshell_crds::conditions::{self, Is};
-use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::status::{self, Written};
+use super::control::control;
 use super::watched::Guarded;
-use super::{Setting, Shared};
+use super::{Setting, Shared, status};
 use crate::limits;
 
 struct Context {
@@ -25,7 +21,6 @@ struct Context {
     api: Api<Guarded<OpenShellGateway>>,
     /// Where clients reach it.
     endpoint: Option<String>,
-    backoff: Backoff,
 }
 
 /// Runs until shutdown. Where the gateway is another process there is nothing to say for it.
@@ -34,27 +29,13 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         shutdown.cancelled().await;
         return;
     };
-    let queue = shared.gateways.queue().map(Ok::<_, std::convert::Infallible>).take_until(shutdown.cancelled_owned());
     let context = Arc::new(Context {
         api: Api::namespaced(shared.config.client.clone(), &shared.config.gateway_namespace),
         endpoint,
-        backoff: Backoff::default(),
         shared: Arc::clone(&shared),
     });
-    let metrics = shared.config.metrics.clone();
-    applier(
-        move |object, context| metrics.timed("gateway", reconcile(object, context)).boxed(),
-        |object, error: &kube::Error, context: Arc<Context>| {
-            tracing::warn!(gateway = object.name_any(), %error, "the status of the gateway could not be written and is tried again");
-            Next::requeue(context.backoff.failed(&object.name_any()))
-        },
-        context,
-        shared.gateways.store().clone(),
-        queue.boxed(),
-        Config::default(),
-    )
-    .for_each(|_| async {})
-    .await;
+    let work = |object| reconcile(object, Arc::clone(&context));
+    control("gateway", &shared.config.metrics, &shared.gateways, shared.gateways.queue(), shutdown, work).await;
 }
 
 async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>) -> Result<Next, kube::Error> {
@@ -79,15 +60,6 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
             Time(Timestamp::now()),
         ),
     );
-    if before != after {
-        let fields: Map<String, Value> = match status::field(&after) {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        };
-        if let Written::Conflict = status::write(&context.api, &name, gateway.metadata.resource_version.as_deref(), fields).await? {
-            return Ok(Next::requeue(limits::BACKOFF_FIRST));
-        }
-    }
-    context.backoff.settled(&name);
-    Ok(Next::requeue(limits::RESYNC))
+    let said = status::say(&context.api, &context.shared.events, &gateway.metadata, &before, &after).await?;
+    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
 }

@@ -18,6 +18,7 @@
 //! tried again per object with exponential backoff and jitter.
 
 mod backoff;
+mod control;
 mod deployment;
 mod desired;
 mod events;

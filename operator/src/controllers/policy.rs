@@ -11,23 +11,19 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt as _;
 use kube::api::Api;
-use kube::runtime::applier;
-use kube::runtime::controller::{Action as Next, Config};
+use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
 use openshell_crds::conditions::{self, Is};
 use openshell_crds::policy::SandboxCounts;
 use openshell_crds::{OpenShellSandbox, Policy, PolicyStatus};
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::events::{self, Events};
-use super::status::{self, Written};
+use super::control::control;
 use super::watched::{Guarded, refs};
-use super::{Shared, api};
+use super::{Shared, api, status};
 use crate::blueprint::{BlueprintError, PolicySource, parse_policy, policy_of};
 use crate::limits;
 
@@ -44,56 +40,35 @@ struct Use {
 
 struct Context {
     api: Api<Guarded<Policy>>,
-    backoff: Backoff,
-    events: Events,
+    shared: Arc<Shared>,
     /// Uses by policy, as last counted.
     uses: ArcSwap<HashMap<String, Vec<Use>>>,
 }
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context = Arc::new(Context {
-        api: api(&shared.config),
-        backoff: Backoff::default(),
-        events: shared.events.clone(),
-        uses: ArcSwap::default(),
-    });
-    let own = shared.policies.queue();
-    let queue = stream::select(own, recounts(Arc::clone(&shared), Arc::clone(&context)))
-        .map(Ok::<_, std::convert::Infallible>)
-        .take_until(shutdown.cancelled_owned());
-    let metrics = shared.config.metrics.clone();
-    applier(
-        move |object, context| metrics.timed("policy", reconcile(object, context)).boxed(),
-        |object, error: &kube::Error, context: Arc<Context>| {
-            tracing::warn!(policy = object.name_any(), %error, "the status of a policy could not be written and is tried again");
-            Next::requeue(context.backoff.failed(&object.name_any()))
-        },
-        context,
-        shared.policies.store().clone(),
-        queue.boxed(),
-        Config::default().concurrency(limits::RECONCILE_CONCURRENCY),
-    )
-    .for_each(|_: Result<(ObjectRef<Guarded<Policy>>, Next), _>| async {})
-    .await;
+    let context = Arc::new(Context { api: api(&shared.config), uses: ArcSwap::default(), shared: Arc::clone(&shared) });
+    let queue = stream::select(shared.policies.queue(), recounts(Arc::clone(&context)));
+    let work = |object| reconcile(object, Arc::clone(&context));
+    control("policy", &shared.config.metrics, &shared.policies, queue, shutdown, work).await;
 }
 
 /// Counts again when sandboxes have changed, at most once an interval, and gives the policies
 /// whose counts differ.
-fn recounts(shared: Arc<Shared>, context: Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Policy>>> {
-    let changes = shared.sandboxes.changes().boxed();
-    stream::unfold((changes, None::<Instant>, shared, context), |(mut changes, last, shared, context)| async move {
+fn recounts(context: Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Policy>>> {
+    let changes = context.shared.sandboxes.changes().boxed();
+    stream::unfold((changes, None::<Instant>, context), |(mut changes, last, context)| async move {
         changes.next().await?;
         if let Some(last) = last {
             tokio::time::sleep_until(last + limits::USAGE_INTERVAL).await;
         }
         // Whatever has come until now is in this count.
-        while let Some(Some(_)) = futures::FutureExt::now_or_never(changes.next()) {}
-        let now = Arc::new(count(&shared));
+        while let Some(Some(_)) = changes.next().now_or_never() {}
+        let now = Arc::new(count(&context.shared));
         let before = context.uses.swap(Arc::clone(&now));
         let changed: Vec<_> =
-            refs(shared.policies.store()).into_iter().filter(|policy| before.get(&policy.name) != now.get(&policy.name)).collect();
-        Some((stream::iter(changed), (changes, Some(Instant::now()), shared, context)))
+            refs(context.shared.policies.store()).into_iter().filter(|policy| before.get(&policy.name) != now.get(&policy.name)).collect();
+        Some((stream::iter(changed), (changes, Some(Instant::now()), context)))
     })
     .flatten()
     .boxed()
@@ -127,28 +102,24 @@ fn use_of(sandbox: &OpenShellSandbox) -> Use {
 }
 
 async fn reconcile(object: Arc<Guarded<Policy>>, context: Arc<Context>) -> Result<Next, kube::Error> {
-    let name = object.name_any();
-    let Ok(policy) = &object.0 else { return Ok(Next::await_change()) };
-    if policy.metadata.deletion_timestamp.is_some() {
+    let (name, meta, shared) = (object.name_any(), object.meta(), &context.shared);
+    if meta.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
-    let before = policy.status.clone().unwrap_or_default();
-    let uses = context.uses.load();
-    let parsed = parse_policy(&policy.spec.policy.0, "spec.policy").map(|parsed| parsed.hash().to_string());
-    let after = judged(&before, policy.metadata.generation, parsed, uses.get(&name).map_or(&[], Vec::as_slice), Timestamp::now());
-    if before != after {
-        let fields: Map<String, Value> = match status::field(&after) {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        };
-        match status::write(&context.api, &name, policy.metadata.resource_version.as_deref(), fields).await? {
-            Written::Done(_) => context.events.tell::<Policy>(&policy.metadata, events::of_policy(&before, &after)),
-            Written::Conflict => return Ok(Next::requeue(limits::BACKOFF_FIRST)),
-            Written::Gone => {}
+    let (before, parsed) = match &object.0 {
+        Ok(policy) => {
+            let parsed = parse_policy(&policy.spec.policy.0, "spec.policy").map(|parsed| parsed.hash().to_string());
+            (policy.status.clone().unwrap_or_default(), parsed)
         }
-    }
-    context.backoff.settled(&name);
-    Ok(Next::requeue(limits::RESYNC))
+        Err(invalid) => {
+            let Some(before) = status::unread(&context.api, &shared.config.client, &name).await? else { return Ok(Next::await_change()) };
+            (before, Err(BlueprintError::unreadable("the policy", &invalid.error)))
+        }
+    };
+    let uses = context.uses.load();
+    let after = judged(&before, meta.generation, parsed, uses.get(&name).map_or(&[], Vec::as_slice), Timestamp::now());
+    let said = status::say(&context.api, &shared.events, meta, &before, &after).await?;
+    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
 }
 
 /// The status of a policy.

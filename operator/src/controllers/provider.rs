@@ -6,35 +6,30 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt as _;
 use kube::api::Api;
-use kube::runtime::controller::{Action as Next, Config};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{WatchStreamExt as _, applier, watcher};
+use kube::runtime::controller::Action as Next;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Resource as _, ResourceExt as _};
 use openshell_crds::conditions::{self, Is};
-use openshell_crds::{Provider, labels};
-use serde_json::{Map, Value};
+use openshell_crds::{Provider, ProviderStatus, labels};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::events::{self, Events};
-use super::status::{self, Written};
+use super::control::control;
 use super::watched::Guarded;
-use super::{Setting, Shared, api};
-use crate::blueprint::check_provider;
-use crate::limits;
+use super::{Setting, Shared, api, status};
+use crate::blueprint::{BlueprintError, check_provider};
+use crate::{limits, watch};
 
 struct Context {
     api: Api<Guarded<Provider>>,
     /// The Secrets, where they may be looked at.
     secrets: Option<Api<Secret>>,
-    backoff: Backoff,
-    events: Events,
+    shared: Arc<Shared>,
 }
 
 /// Runs until shutdown.
@@ -44,48 +39,36 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         Setting::Cluster { .. } => None,
     };
     let changes = secrets.clone().map_or_else(|| stream::empty().boxed(), secret_changes);
-    let context = Arc::new(Context { api: api(&shared.config), secrets, backoff: Backoff::default(), events: shared.events.clone() });
+    let context = Arc::new(Context { api: api(&shared.config), secrets, shared: Arc::clone(&shared) });
     let own = shared.providers.queue();
     let of_secrets = shared.providers.concerned(changes, |secret: &String, provider| {
         provider.spec.credentials.iter().any(|credential| credential.secret_key_ref.name == *secret)
     });
-    let queue = stream::select(own, of_secrets).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.cancelled_owned());
-    let metrics = shared.config.metrics.clone();
-    applier(
-        move |object, context| metrics.timed("provider", reconcile(object, context)).boxed(),
-        |object, error: &kube::Error, context: Arc<Context>| {
-            tracing::warn!(provider = object.name_any(), %error, "a provider could not be looked at and is tried again");
-            Next::requeue(context.backoff.failed(&object.name_any()))
-        },
-        context,
-        shared.providers.store().clone(),
-        queue.boxed(),
-        Config::default().concurrency(limits::RECONCILE_CONCURRENCY),
-    )
-    .for_each(|_: Result<(ObjectRef<Guarded<Provider>>, Next), _>| async {})
-    .await;
+    let work = |object| reconcile(object, Arc::clone(&context));
+    control("provider", &shared.config.metrics, &shared.providers, stream::select(own, of_secrets), shutdown, work).await;
 }
 
 /// Names of credential Secrets that change.
 fn secret_changes(secrets: Api<Secret>) -> BoxStream<'static, String> {
     let labelled = watcher::Config::default().labels(&format!("{}=true", labels::CREDENTIAL));
-    watcher(secrets, labelled)
-        .default_backoff()
-        .touched_objects()
-        .filter_map(|event| std::future::ready(event.ok().map(|secret| secret.name_any())))
-        .boxed()
+    watch(secrets, labelled).touched_objects().filter_map(|event| std::future::ready(event.ok().map(|secret| secret.name_any()))).boxed()
 }
 
 async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Result<Next, kube::Error> {
-    let name = object.name_any();
-    let Ok(provider) = &object.0 else { return Ok(Next::await_change()) };
-    if provider.metadata.deletion_timestamp.is_some() {
+    let (meta, shared) = (object.meta(), &context.shared);
+    if meta.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
-    let (is, reason, message) = verdict(provider, context.secrets.as_ref()).await?;
-    let before = provider.status.clone().unwrap_or_default();
-    let mut after = before.clone();
-    let generation = provider.metadata.generation;
+    let (before, (is, reason, message)) = match &object.0 {
+        Ok(provider) => (provider.status.clone().unwrap_or_default(), verdict(provider, context.secrets.as_ref()).await?),
+        Err(invalid) => {
+            let before = status::unread(&context.api, &shared.config.client, &object.name_any()).await?;
+            let Some(before) = before else { return Ok(Next::await_change()) };
+            (before, refused(BlueprintError::unreadable("the provider", &invalid.error)))
+        }
+    };
+    let mut after: ProviderStatus = before.clone();
+    let generation = meta.generation;
     after.observed_generation = generation;
     let now = Time(Timestamp::now());
     conditions::set(&mut after.conditions, conditions::condition(conditions::ACCEPTED, is, &reason, &message, generation, now.clone()));
@@ -94,25 +77,18 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
     } else {
         conditions::remove(&mut after.conditions, conditions::STALLED);
     }
-    if before != after {
-        let fields: Map<String, Value> = match status::field(&after) {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        };
-        match status::write(&context.api, &name, provider.metadata.resource_version.as_deref(), fields).await? {
-            Written::Done(_) => context.events.tell::<Provider>(&provider.metadata, events::of_provider(&before, &after)),
-            Written::Conflict => return Ok(Next::requeue(limits::BACKOFF_FIRST)),
-            Written::Gone => {}
-        }
-    }
-    context.backoff.settled(&name);
-    Ok(Next::requeue(limits::RESYNC))
+    let said = status::say(&context.api, &shared.events, meta, &before, &after).await?;
+    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
+}
+
+fn refused(error: BlueprintError) -> (Is, String, String) {
+    (Is::False, error.reason.to_string(), error.message)
 }
 
 /// Whether a provider can be used.
 async fn verdict(provider: &Provider, secrets: Option<&Api<Secret>>) -> Result<(Is, String, String), kube::Error> {
     if let Err(error) = check_provider(provider) {
-        return Ok((Is::False, error.reason.to_string(), error.message));
+        return Ok(refused(error));
     }
     let Some(secrets) = secrets else {
         let unseen = "accepted; the Secrets are checked by the gateway, which may read them";

@@ -8,22 +8,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{self, applier};
 use openshell_crds::{OpenShellSandbox, OpenShellSandboxStatus};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::control::control;
 use super::desired::{Subject, desired};
-use super::events::{self, Turn};
+use super::events::{Tells, Turn};
 use super::status::{self, Written};
 use super::watched::{Changed, Guarded};
 use super::{Shared, api};
@@ -37,7 +36,6 @@ use crate::reconcile::{Action, Hold, Observed, plan};
 struct Context {
     shared: Arc<Shared>,
     api: Api<Guarded<OpenShellSandbox>>,
-    backoff: Backoff,
     /// UIDs and names, for what the driver tells and for what is gone.
     names: Mutex<Names>,
     /// What we wrote last, by UID, until the watch has it too: what is decided from before that is a
@@ -100,6 +98,8 @@ enum Error {
     Api(#[from] Box<kube::Error>),
     #[error("the driver: {0}")]
     Driver(#[from] DriverError),
+    #[error("the object does not fit its definition, and takes no finalizer: {0}")]
+    Refused(String),
     #[error("the object was changed by others faster than its status could be written")]
     Contended,
 }
@@ -112,14 +112,9 @@ impl From<kube::Error> for Error {
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context = Arc::new(Context {
-        api: api(&shared.config),
-        backoff: Backoff::default(),
-        names: Mutex::default(),
-        written: Mutex::default(),
-        shared: Arc::clone(&shared),
-    });
-    let queue = triggers(&context).map(Ok::<_, std::convert::Infallible>).take_until(shutdown.clone().cancelled_owned());
+    let context =
+        Arc::new(Context { api: api(&shared.config), names: Mutex::default(), written: Mutex::default(), shared: Arc::clone(&shared) });
+    let queue = triggers(&context);
     // What a sandbox is composed from must have been seen before the first one is.
     let seen = async {
         shared.policies.ready().await;
@@ -131,22 +126,8 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
         () = shutdown.cancelled() => return,
     }
     tokio::spawn(end_the_gone(Arc::clone(&context), shutdown.clone()));
-    let settings = runtime::controller::Config::default().concurrency(limits::RECONCILE_CONCURRENCY);
-    let metrics = shared.config.metrics.clone();
-    applier(
-        move |object, context| metrics.timed("sandbox", reconcile(object, context)).boxed(),
-        |object, error, context: Arc<Context>| {
-            let pause = context.backoff.failed(&object.name_any());
-            tracing::warn!(sandbox = object.name_any(), %error, ?pause, "a sandbox could not be reconciled and is tried again");
-            Next::requeue(pause)
-        },
-        context,
-        shared.sandboxes.store().clone(),
-        queue.boxed(),
-        settings,
-    )
-    .for_each(|_| async {})
-    .await;
+    let work = |object| reconcile(object, Arc::clone(&context));
+    control("sandbox", &shared.config.metrics, &shared.sandboxes, queue, shutdown, work).await;
 }
 
 /// Has the workloads of sandboxes that are gone ended at once, where nothing holds the object
@@ -228,22 +209,14 @@ async fn reconcile(object: Arc<Guarded<OpenShellSandbox>>, context: Arc<Context>
     context.names.lock().insert(&uid, &name);
     let mut attempt =
         Attempt { context: &context, name: &name, uid: &uid, subject: Subject::from(context.latest(&uid, &object)), fresh: Fresh::No };
-    let next = attempt.run().await;
-    match &next {
-        Ok(Some(next)) => {
-            context.backoff.settled(&name);
-            Ok(next.clone())
+    let Some(next) = attempt.run().await? else {
+        context.written.lock().remove(&uid);
+        if context.shared.config.driver.capabilities().cleanup == Cleanup::Finalizer {
+            context.names.lock().remove(&uid);
         }
-        Ok(None) => {
-            context.backoff.settled(&name);
-            context.written.lock().remove(&uid);
-            if context.shared.config.driver.capabilities().cleanup == Cleanup::Finalizer {
-                context.names.lock().remove(&uid);
-            }
-            Ok(Next::await_change())
-        }
-        Err(_) => next.map(|_| Next::await_change()),
-    }
+        return Ok(Next::await_change());
+    };
+    Ok(next)
 }
 
 /// Whether the object at hand was read for this attempt.
@@ -350,7 +323,7 @@ impl Attempt<'_> {
         let driver = &self.context.shared.config.driver;
         let status = match &self.subject.sandbox {
             Ok(sandbox) => sandbox.status.clone().unwrap_or_default(),
-            Err(_) => match self.raw_status().await? {
+            Err(_) => match status::unread(&self.context.api, &self.context.shared.config.client, self.name).await? {
                 Some(status) => status,
                 None => return Ok(None),
             },
@@ -365,18 +338,6 @@ impl Attempt<'_> {
             status,
             failure,
         }))
-    }
-
-    /// The status of an object whose spec cannot be read.
-    async fn raw_status(&self) -> Result<Option<OpenShellSandboxStatus>, Error> {
-        let shared = &self.context.shared;
-        let kind = kube::core::ApiResource::erase::<OpenShellSandbox>(&());
-        let api: Api<kube::core::DynamicObject> = Api::namespaced_with(shared.config.client.clone(), &shared.config.namespace, &kind);
-        let Some(object) = api.get_opt(self.name).await? else { return Ok(None) };
-        match object.data.get("status") {
-            None => Ok(Some(OpenShellSandboxStatus::default())),
-            Some(status) => Ok(serde_json::from_value(status.clone()).ok()),
-        }
     }
 
     /// Carries the actions out in order, up to the first that fails.
@@ -466,6 +427,7 @@ impl Attempt<'_> {
             }
             Written::Conflict => Ok(Outcome::Changed),
             Written::Gone => Ok(Outcome::Gone),
+            Written::Refused(why) => Err(Error::Refused(why)),
         }
     }
 
@@ -490,12 +452,16 @@ impl Attempt<'_> {
         let version = self.subject.meta.resource_version.as_deref();
         match status::write(&self.context.api, self.name, version, fields).await? {
             Written::Done(object) => {
-                self.tell(events::of_sandbox(before, after));
+                self.tell(Tells::turned(before, after));
                 self.context.written.lock().insert(self.uid.to_owned(), *object);
                 Ok(Said::Done)
             }
             Written::Conflict => Ok(Said::Conflict),
             Written::Gone => Ok(Said::Gone),
+            Written::Refused(why) => {
+                self.tell([Turn::untold(&after.conditions, &why)]);
+                Ok(Said::Done)
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
+use crate::{limits, watch};
 
 /// An object that may not be readable as what it says it is.
 pub(super) type Guarded<K> = DeserializeGuard<K>;
@@ -53,7 +53,7 @@ where
         let (now_seen, seen) = watch::channel(false);
         let (tell, until) = (changes.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let events = watch(api, watcher::Config::default());
             // Nobody here asks who wrote what, and it is half of an object's size.
             let events = events.modify(|object| object.managed_fields_mut().clear());
             let mut events = events.take_until(until.cancelled_owned()).boxed();
@@ -87,9 +87,14 @@ where
         &self.store
     }
 
+    /// One object as last seen.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Guarded<K>>> {
+        self.store.get(&ObjectRef::new(name).within(&self.namespace))
+    }
+
     /// One object as last seen, if it can be read.
     pub(super) fn get(&self, name: &str) -> Option<K> {
-        self.store.get(&ObjectRef::new(name).within(&self.namespace)).and_then(|object| object.0.clone().ok())
+        self.find(name)?.0.clone().ok()
     }
 
     /// All objects that can be read, as last seen.

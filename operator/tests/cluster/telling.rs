@@ -1,10 +1,11 @@
 //! What is told of an object: its Events, and how many sandboxes enforce a policy.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
@@ -122,6 +123,33 @@ async fn what_is_refused_is_told_with_its_reason() {
     });
     rig.make(Provider::new("gh", serde_json::from_value(spec).unwrap())).await;
     rig.tells("Provider", "gh", &["Normal Accepted"]).await;
+    rig.stop().await;
+}
+
+/// The API server takes no status for an object that does not fit its definition, where that became
+/// stricter: an Event tells, and nobody tries again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_takes_no_status_is_told_of_by_an_event() {
+    let Some(mut rig) = Rig::idle(json!({})).await else { return };
+    let tried = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&tried);
+    let client = between(rig.client.clone(), move |request| {
+        let status = *request.method() == Method::PATCH && request.uri().path().ends_with("/malformed/status");
+        status.then(|| seen.fetch_add(1, Ordering::SeqCst));
+        status.then_some((StatusCode::UNPROCESSABLE_ENTITY, "Invalid"))
+    });
+    rig.operate(client);
+    rig.create("malformed", json!({ "policyRef": { "name": "nowhere" } })).await;
+    rig.make(Policy::new("malformed", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap())).await;
+    // What is wrong with it otherwise is told all the same.
+    rig.tells("OpenShellSandbox", "malformed", &["Warning PolicyNotFound"]).await;
+    rig.tells("Policy", "malformed", &["Warning InvalidObject"]).await;
+    let events = rig.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+    assert!(events.iter().all(|event| event.note.as_ref().unwrap().ends_with("takes no status for it: made up by a test")));
+    let (_, pod) = rig.create_ready("other", json!({})).await;
+    assert!(pod.uid().is_some());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(tried.load(Ordering::SeqCst) <= 6, "tried {} times", tried.load(Ordering::SeqCst));
     rig.stop().await;
 }
 

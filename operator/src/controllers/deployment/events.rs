@@ -1,10 +1,11 @@
 //! What there is to tell of a gateway: what was made, and every turn of its condition.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openshell_crds::OpenShellGatewayStatus;
 use openshell_crds::conditions::{self, READY, STALLED};
 
 use super::keys::{Change, Slot};
-use crate::controllers::events::Turn;
+use crate::controllers::events::{Tells, Turn};
 
 /// Keys and certificates that were made.
 pub(super) fn made(changes: &[Change]) -> Vec<Turn> {
@@ -19,11 +20,16 @@ pub(super) fn made(changes: &[Change]) -> Vec<Turn> {
     changes.iter().map(turn).collect()
 }
 
-/// The condition, if it has turned.
-pub(super) fn turned(before: &OpenShellGatewayStatus, after: &OpenShellGatewayStatus) -> Option<Turn> {
-    let reason = |status: &OpenShellGatewayStatus, kind| conditions::find(&status.conditions, kind).map(|c| c.reason.clone());
-    let mut now = [STALLED, READY].into_iter().filter_map(|kind| conditions::find(&after.conditions, kind));
-    let turned = now.find(|now| reason(before, &now.type_).as_ref() != Some(&now.reason))?;
-    let turn = if conditions::is_true(&after.conditions, STALLED) { Turn::warning } else { Turn::normal };
-    Some(turn("DeployGateway", &turned.reason, &turned.message))
+impl Tells for OpenShellGatewayStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn turned(before: &Self, after: &Self) -> Vec<Turn> {
+        let reason = |status: &Self, kind| conditions::find(&status.conditions, kind).map(|c| c.reason.clone());
+        let now = [STALLED, READY].into_iter().filter_map(|kind| conditions::find(&after.conditions, kind));
+        let turn = if conditions::is_true(&after.conditions, STALLED) { Turn::warning } else { Turn::normal };
+        let turned = now.filter(|now| reason(before, &now.type_).as_ref() != Some(&now.reason));
+        turned.take(1).map(|now| turn("DeployGateway", &now.reason, &now.message)).collect()
+    }
 }

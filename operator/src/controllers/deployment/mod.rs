@@ -28,16 +28,16 @@ mod watches;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::runtime::applier;
-use kube::runtime::controller::{Action as Next, Config};
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use openshell_crds::conditions::{self, Is};
@@ -45,14 +45,13 @@ use openshell_crds::deployment::CertificatesStatus;
 use openshell_crds::{OpenShellGateway, OpenShellGatewayStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
-use super::backoff::Backoff;
+use super::control::control;
 use super::events::Events;
-use super::status::{self, Written};
 use super::watched::Guarded;
+use super::{Shared, status};
+use crate::blueprint::BlueprintError;
 use crate::limits;
 use keys::{Kept, KeyError, Slot, Wanted};
 use render::{Objects, Trust};
@@ -77,7 +76,6 @@ struct Context {
     namespace: String,
     gateways: Api<Guarded<OpenShellGateway>>,
     events: Events,
-    backoff: Backoff,
 }
 
 /// Deploys the gateway until shutdown.
@@ -88,23 +86,10 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let this = ObjectRef::new(&name).within(&namespace);
     let client_secrets = client_secrets(&shared, &name);
     let parts = watches::of(&client, &namespace, &controllers.namespace, &name, client_secrets).map(move |()| this.clone());
-    let queue = futures::stream::select(shared.gateways.queue(), parts).map(Ok::<_, std::convert::Infallible>);
-    let context =
-        Arc::new(Context { events: shared.events.clone(), client, config, name, namespace, gateways, backoff: Backoff::default() });
-    let metrics = controllers.metrics.clone();
-    applier(
-        move |object, context| metrics.timed("gateway", reconcile(object, context)).boxed(),
-        |object, error: &kube::Error, context: Arc<Context>| {
-            tracing::warn!(gateway = object.name_any(), %error, "the gateway could not be deployed, which is tried again");
-            Next::requeue(context.backoff.failed(&object.name_any()))
-        },
-        context,
-        shared.gateways.store().clone(),
-        queue.take_until(shutdown.cancelled_owned()).boxed(),
-        Config::default(),
-    )
-    .for_each(|_| async {})
-    .await;
+    let queue = futures::stream::select(shared.gateways.queue(), parts);
+    let context = Arc::new(Context { events: shared.events.clone(), client, config, name, namespace, gateways });
+    let work = |object| reconcile(object, Arc::clone(&context));
+    control("gateway", &controllers.metrics, &shared.gateways, queue, shutdown, work).await;
 }
 
 /// Under which name the users of the gateway `name` find their certificate, whenever that may have changed.
@@ -133,11 +118,14 @@ struct Findings {
 }
 
 async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>) -> Result<Next, kube::Error> {
-    let Ok(gateway) = &object.0 else { return Ok(Next::await_change()) };
-    if gateway.metadata.deletion_timestamp.is_some() {
+    if object.meta().deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
     let now = Timestamp::now();
+    let gateway = match &object.0 {
+        Ok(gateway) => gateway,
+        Err(invalid) => return unreadable(&context, invalid, &Time(now)).await,
+    };
     let findings = if gateway.name_any() == context.name {
         deploy(&context, gateway, now).await?
     } else {
@@ -150,24 +138,26 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
     let recheck = findings.recheck;
     let before = gateway.status.clone().unwrap_or_default();
     let after = conclude(gateway, before.clone(), findings, &context.config.image, &Time(now));
-    if before != after {
-        let Value::Object(fields) = status::field(&after) else { return Ok(Next::await_change()) };
-        if let Written::Conflict = write_status(&context, gateway, fields).await? {
-            return Ok(Next::requeue(limits::BACKOFF_FIRST));
-        }
-        context.events.tell::<OpenShellGateway>(&gateway.metadata, events::turned(&before, &after));
+    if !status::say(&context.gateways, &context.events, &gateway.metadata, &before, &after).await? {
+        return Ok(Next::requeue(limits::BACKOFF_FIRST));
     }
-    context.backoff.settled(&gateway.name_any());
     let due = recheck.map(|at| at.duration_since(now).unsigned_abs()).filter(|_| recheck > Some(now));
     Ok(Next::requeue(due.unwrap_or(limits::RESYNC).min(limits::RESYNC)))
 }
 
-async fn write_status(
-    context: &Context,
-    gateway: &OpenShellGateway,
-    fields: Map<String, Value>,
-) -> Result<Written<Guarded<OpenShellGateway>>, kube::Error> {
-    status::write(&context.gateways, &gateway.name_any(), gateway.metadata.resource_version.as_deref(), fields).await
+/// Nothing is changed for an object that cannot be read: what serves goes on.
+async fn unreadable(context: &Context, invalid: &InvalidObject, now: &Time) -> Result<Next, kube::Error> {
+    let (meta, name) = (&invalid.metadata, invalid.metadata.name.as_deref().unwrap_or_default());
+    let before: Option<OpenShellGatewayStatus> = status::unread(&context.gateways, &context.client, name).await?;
+    let Some(before) = before else { return Ok(Next::await_change()) };
+    let mut after = before.clone();
+    after.observed_generation = meta.generation;
+    let error = BlueprintError::unreadable("the gateway", &invalid.error);
+    let stalled = conditions::condition(conditions::STALLED, Is::True, error.reason.as_str(), &error.message, meta.generation, now.clone());
+    conditions::set(&mut after.conditions, stalled);
+    conditions::remove(&mut after.conditions, conditions::RECONCILING);
+    let said = status::say(&context.gateways, &context.events, meta, &before, &after).await?;
+    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
 }
 
 /// Makes everything as it should be, as far as it goes.

@@ -11,9 +11,11 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::watch;
 
 /// Yields whenever something that belongs to the gateway `name` may have changed: in its namespace, and in that of its
 /// sandboxes, whose pods do not start without the authority. `client_secrets` says under which name users find their
@@ -75,8 +77,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
-    watcher(api, config)
-        .default_backoff()
+    watch(api, config)
         .filter_map(|event| async move {
             match event {
                 Ok(watcher::Event::Init) => None,

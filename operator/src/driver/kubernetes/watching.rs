@@ -16,8 +16,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::params::ValidationDirective;
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Resource as _, ResourceExt as _};
 use openshell_crds::agents::{self, Sandbox, Served};
 use openshell_crds::{OpenShellSandbox, labels};
@@ -26,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::nodes::NodeFacts;
 use super::sideload::Version;
 use super::{Cluster, Nodes, network, world};
-use crate::{FIELD_MANAGER, limits};
+use crate::{FIELD_MANAGER, limits, watch};
 
 /// Watches until shutdown.
 pub(super) fn start(cluster: &Arc<Cluster>, shutdown: &CancellationToken) {
@@ -90,7 +89,7 @@ async fn remember_server(cluster: &Cluster) {
 /// Watches until the API is gone, or until it is time to see whether a better version has come.
 async fn watch_sandboxes(cluster: &Cluster, served: Served) {
     let api: Api<Sandbox> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &served);
-    let mut events = watcher(api, ours(cluster)).default_backoff().boxed();
+    let mut events = watch(api, ours(cluster)).boxed();
     let upgrade = tokio::time::sleep(limits::RESYNC);
     tokio::pin!(upgrade);
     loop {
@@ -131,7 +130,7 @@ fn forbidden(error: &watcher::Error) -> bool {
 
 async fn pods(cluster: Arc<Cluster>) {
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let mut events = watcher(api, ours(&cluster)).default_backoff().boxed();
+    let mut events = watch(api, ours(&cluster)).boxed();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => cluster.world.pod(event),
@@ -142,7 +141,7 @@ async fn pods(cluster: Arc<Cluster>) {
 
 async fn nodes(cluster: Arc<Cluster>) {
     let api: Api<Node> = Api::all(cluster.client.clone());
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = watch(api, watcher::Config::default()).boxed();
     let mut known: HashMap<String, NodeFacts> = HashMap::new();
     let mut listed = false;
     while let Some(event) = events.next().await {
