@@ -46,7 +46,7 @@ test: deps ## Run all checks.
 	@scripts/test
 
 .PHONY: test-long
-test-long: deps ## What takes longer: fault injection at every step, long property runs, benchmarks.
+test-long: deps ## The rest, which takes longer: faults of a cluster, long property runs, fuzzing, benchmarks.
 	@scripts/test-long
 
 .PHONY: bench

@@ -25,9 +25,7 @@ pub mod metrics;
 pub mod pki;
 pub mod reconcile;
 pub mod revisions;
-mod watching;
-
-pub use watching::watch;
+pub mod watching;
 
 /// Namespace of every local object.
 pub const LOCAL_NAMESPACE: &str = "openshell";

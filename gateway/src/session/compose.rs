@@ -29,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     HubConfig, Inner,
     sandbox::{Problem, Revision, Task},
+    watch::Own,
 };
 
 /// On a sandbox: hold the main process until someone attaches.
@@ -97,19 +98,18 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
     Ok(Prepared { sandbox, blueprint, revision })
 }
 
-/// The gateway's object as it was last readable.
 fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, Failure> {
-    let (name, namespace) = (&inner.config.gateway_name, &inner.config.gateway_namespace);
-    if let Some(known) = inner.objects.gateways.get(&ObjectRef::new(name).within(namespace)) {
-        return Ok(known);
+    let name = &inner.config.gateway_name;
+    match &*inner.objects.gateway.borrow() {
+        Own::Readable(gateway) => Ok(Arc::clone(gateway)),
+        // Nothing is defaulted.
+        Own::NotYet | Own::Absent => Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default()))),
+        // What it demands of sandboxes is not known, so none is configured.
+        Own::Unreadable(error) => {
+            let message = format!("OpenShellGateway \"{name}\" cannot be read: {error}; apply it again as the API documents it");
+            Err(Failure::new("InvalidObject", message))
+        }
     }
-    // What it demands of sandboxes is not known, so none is configured.
-    if let Some(error) = &*inner.objects.undecoded_gateway.lock() {
-        let message = format!("OpenShellGateway \"{name}\" cannot be read: {error}; apply it again as the API documents it");
-        return Err(Failure::new("InvalidObject", message));
-    }
-    // Not made yet, or deleted: nothing is defaulted.
-    Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default())))
 }
 
 /// The policies that can concern the sandbox: the one it names, or those that select.

@@ -1,6 +1,6 @@
 //! What configurations are made of, kept up to date by watches.
 //!
-//! Five watches fill stores; a change marks the sandboxes it may concern as dirty, and their
+//! Watches fill stores; a change marks the sandboxes it may concern as dirty, and their
 //! tasks compose again and push if the result differs. Marks are coalesced: however many
 //! objects change at once, a sandbox composes once.
 
@@ -18,9 +18,11 @@ use kube::{
     },
 };
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, labels};
+use openshell_operator::watching;
 use openshell_proto::supervisor::Rejected;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inner, service::not_found};
@@ -32,21 +34,42 @@ pub(super) struct Objects {
     pub(super) sandboxes: Store<OpenShellSandbox>,
     pub(super) policies: Store<Policy>,
     pub(super) providers: Store<Provider>,
-    pub(super) gateways: Store<OpenShellGateway>,
+    pub(super) gateway: watch::Sender<Own>,
     /// Without their values.
     pub(super) secrets: Store<Secret>,
     /// UIDs of sandboxes that are there and do not decode. They are not gone.
     unreadable: Mutex<HashSet<String>>,
-    /// Why the gateway's own object does not decode, while it does not.
-    pub(super) undecoded_gateway: Mutex<Option<String>>,
     writers: Mutex<Option<Writers>>,
+}
+
+/// The gateway's own object.
+#[derive(Clone)]
+pub(super) enum Own {
+    /// Nobody has looked yet.
+    NotYet,
+    /// Not made yet, or deleted.
+    Absent,
+    /// As it was last readable.
+    Readable(Arc<OpenShellGateway>),
+    /// It was never readable as long as this process has looked, and why.
+    Unreadable(String),
+}
+
+impl Own {
+    fn is_now(&mut self, found: Option<DeserializeGuard<OpenShellGateway>>) {
+        *self = match (found, &*self) {
+            (None, _) => Self::Absent,
+            (Some(DeserializeGuard(Ok(gateway))), _) => Self::Readable(Arc::new(gateway)),
+            (Some(DeserializeGuard(Err(_))), Self::Readable(known)) => Self::Readable(Arc::clone(known)),
+            (Some(DeserializeGuard(Err(invalid))), _) => Self::Unreadable(invalid.error),
+        };
+    }
 }
 
 struct Writers {
     sandboxes: Writer<OpenShellSandbox>,
     policies: Writer<Policy>,
     providers: Writer<Provider>,
-    gateways: Writer<OpenShellGateway>,
     secrets: Writer<Secret>,
 }
 
@@ -55,23 +78,16 @@ impl Objects {
         let (sandboxes, sandboxes_writer) = reflector::store();
         let (policies, policies_writer) = reflector::store();
         let (providers, providers_writer) = reflector::store();
-        let (gateways, gateways_writer) = reflector::store();
         let (secrets, secrets_writer) = reflector::store();
-        let writers = Writers {
-            sandboxes: sandboxes_writer,
-            policies: policies_writer,
-            providers: providers_writer,
-            gateways: gateways_writer,
-            secrets: secrets_writer,
-        };
+        let writers =
+            Writers { sandboxes: sandboxes_writer, policies: policies_writer, providers: providers_writer, secrets: secrets_writer };
         Self {
             sandboxes,
             policies,
             providers,
-            gateways,
+            gateway: watch::Sender::new(Own::NotYet),
             secrets,
             unreadable: Mutex::default(),
-            undecoded_gateway: Mutex::default(),
             writers: Mutex::new(Some(writers)),
         }
     }
@@ -87,12 +103,13 @@ impl Objects {
 
     /// Whether every store holds its first complete list.
     pub(super) async fn ready(&self) -> bool {
+        let mut gateway = self.gateway.subscribe();
         let all = async {
             let _ = join!(
                 self.sandboxes.wait_until_ready(),
                 self.policies.wait_until_ready(),
                 self.providers.wait_until_ready(),
-                self.gateways.wait_until_ready(),
+                async { gateway.wait_for(|own| !matches!(own, Own::NotYet)).await.map(drop) },
                 self.secrets.wait_until_ready()
             );
         };
@@ -135,14 +152,12 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
     };
     let any = watcher::Config::default;
     let credentials = any().labels(&format!("{}=true", labels::CREDENTIAL));
-    let gateway = any().fields(&format!("metadata.name={}", inner.config.gateway_name));
-    let gateways = Api::namespaced(inner.config.client.clone(), &inner.config.gateway_namespace);
     let watches = async {
         join!(
             watch_sandboxes(inner, writers.sandboxes),
             follow(api(inner), any(), writers.policies, |_| {}, |_| mark_all(inner)),
             follow(api(inner), any(), writers.providers, |_| {}, |_| mark_all(inner)),
-            follow(gateways, gateway, writers.gateways, |event| look_at_gateway(inner, event), |_| mark_all(inner)),
+            follow_gateway(inner),
             follow(api(inner), credentials, writers.secrets, |_| {}, |_| mark_all(inner)),
             places(inner),
         );
@@ -153,15 +168,33 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
     }
 }
 
-fn look_at_gateway(inner: &Inner, event: &watcher::Event<DeserializeGuard<OpenShellGateway>>) {
-    let error = match event {
-        watcher::Event::Apply(gateway) | watcher::Event::InitApply(gateway) => {
-            gateway.0.as_ref().err().map(|invalid| invalid.error.clone())
-        }
-        watcher::Event::Delete(_) | watcher::Event::Init => None,
-        watcher::Event::InitDone => return,
-    };
-    *inner.objects.undecoded_gateway.lock() = error;
+/// Follows the gateway's own object.
+async fn follow_gateway(inner: &Inner) {
+    let api: Api<DeserializeGuard<OpenShellGateway>> = Api::namespaced(inner.config.client.clone(), &inner.config.gateway_namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", inner.config.gateway_name));
+    let mut events = pin!(watching::watch(api, config));
+    let mut listed = None;
+    while let Some(event) = events.next().await {
+        let found = match event {
+            Ok(watcher::Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(watcher::Event::InitApply(gateway)) => {
+                listed = Some(gateway);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => listed.take(),
+            Ok(watcher::Event::Apply(gateway)) => Some(gateway),
+            Ok(watcher::Event::Delete(_)) => None,
+            Err(error) => {
+                tracing::warn!(kind = "OpenShellGateway", %error, "the watch failed and is tried again");
+                continue;
+            }
+        };
+        inner.objects.gateway.send_modify(|known| known.is_now(found));
+        mark_all(inner);
+    }
 }
 
 /// Follows what no policy can grant, where that changes.
@@ -191,7 +224,7 @@ async fn follow<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = pin!(openshell_operator::watch(objects, config));
+    let mut events = pin!(watching::watch(objects, config));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -306,4 +339,28 @@ fn forget(inner: &Arc<Inner>, uid: &str) {
             tracing::warn!(sandbox = uid, %error, "the logs of a deleted sandbox were not removed");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::{ObjectMeta, error_boundary::InvalidObject};
+    use openshell_crds::OpenShellGatewaySpec;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_cannot_be_read_is_no_absent_one_and_does_not_hide_what_was_known() {
+        let bad = || Some(DeserializeGuard(Err(InvalidObject { error: "no list".into(), metadata: ObjectMeta::default() })));
+        let good = || Some(DeserializeGuard(Ok(OpenShellGateway::new("g", OpenShellGatewaySpec::default()))));
+        let mut own = Own::NotYet;
+        own.is_now(bad());
+        assert!(matches!(&own, Own::Unreadable(error) if error == "no list"));
+        own.is_now(good());
+        own.is_now(bad());
+        assert!(matches!(own, Own::Readable(_)));
+        own.is_now(None);
+        assert!(matches!(own, Own::Absent));
+        own.is_now(bad());
+        assert!(matches!(own, Own::Unreadable(_)));
+    }
 }

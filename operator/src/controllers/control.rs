@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use kube::ResourceExt as _;
+use kube::runtime::applier;
 use kube::runtime::controller::{Action as Next, Config};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{self};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -26,12 +27,12 @@ pub(super) async fn control<K, R, W, E>(
     shutdown: CancellationToken,
     reconcile: R,
 ) where
-    K: kube::Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     R: Fn(Arc<Guarded<K>>) -> W,
     W: Future<Output = Result<Next, E>> + Send + 'static,
     E: std::error::Error + Send + 'static,
 {
-    runtime::applier(
+    applier(
         |object: Arc<Guarded<K>>, backoff: Arc<Backoff>| {
             let name = object.name_any();
             let work = metrics.timed(controller, reconcile(object));

@@ -81,14 +81,25 @@ async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -
         }
         None => OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()),
     };
-    let mut readable: Vec<BlueprintError> = Vec::new();
+    let mut unreadable: Vec<BlueprintError> = Vec::new();
     let (policies, providers) = match read {
-        Read::Seen => (shared.policies.all(), shared.providers.all()),
+        Read::Seen => {
+            let mut policies = Vec::new();
+            let mut providers = Vec::new();
+            match &sandbox.spec.policy_ref {
+                Some(reference) => sort(shared.policies.find(&reference.name).as_deref(), &reference.name, &mut policies, &mut unreadable),
+                None => policies = shared.policies.all(),
+            }
+            for reference in &sandbox.spec.provider_refs {
+                sort(shared.providers.find(&reference.name).as_deref(), &reference.name, &mut providers, &mut unreadable);
+            }
+            (policies, providers)
+        }
         Read::Live => {
             let mut policies = Vec::new();
             let mut providers = Vec::new();
             match (&sandbox.spec.policy, &sandbox.spec.policy_ref) {
-                (_, Some(reference)) => take::<Policy>(&api(config), &reference.name, &mut policies, &mut readable).await?,
+                (_, Some(reference)) => take::<Policy>(&api(config), &reference.name, &mut policies, &mut unreadable).await?,
                 (None, None) => {
                     let all: Api<DeserializeGuard<Policy>> = api(config);
                     policies = all.list(&kube::api::ListParams::default()).await?.items.into_iter().filter_map(|p| p.0.ok()).collect();
@@ -96,12 +107,12 @@ async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -
                 (Some(_), None) => {}
             }
             for reference in &sandbox.spec.provider_refs {
-                take::<Provider>(&api(config), &reference.name, &mut providers, &mut readable).await?;
+                take::<Provider>(&api(config), &reference.name, &mut providers, &mut unreadable).await?;
             }
             (policies, providers)
         }
     };
-    if let Some(error) = readable.into_iter().next() {
+    if let Some(error) = unreadable.into_iter().next() {
         return Ok(Err(error.into()));
     }
     if read == Read::Live && gateway.spec.quotas.sandboxes.is_some() {
@@ -126,12 +137,19 @@ async fn take<K>(
 where
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    match api.get_opt(name).await? {
-        Some(DeserializeGuard(Ok(object))) => into.push(object),
+    sort(api.get_opt(name).await?.as_ref(), name, into, unreadable);
+    Ok(())
+}
+
+fn sort<K>(found: Option<&DeserializeGuard<K>>, name: &str, into: &mut Vec<K>, unreadable: &mut Vec<BlueprintError>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone,
+{
+    match found {
+        Some(DeserializeGuard(Ok(object))) => into.push(object.clone()),
         Some(DeserializeGuard(Err(invalid))) => {
             unreadable.push(BlueprintError::unreadable(&format!("{} \"{name}\"", K::kind(&())), &invalid.error));
         }
         None => {}
     }
-    Ok(())
 }

@@ -2,8 +2,8 @@
 //!
 //! A turn is the difference between the status that was there and the one that was written, so a
 //! restart tells nothing twice. An Event has the reason and the message of the condition that it
-//! tells of, and nothing that is not in the object. The local API has no Events: there nothing is
-//! told.
+//! tells of, and nothing that is not in the object; only of an object that takes no status an Event
+//! is told as long as that is so. The local API has no Events: there nothing is told.
 //!
 //! They are written beside the controllers, in their order, and nobody waits for it: one that cannot
 //! be written is lost, and the condition stays.
@@ -19,7 +19,6 @@ use openshell_crds::{OpenShellSandboxStatus, PolicyStatus, ProviderStatus};
 use tokio::sync::mpsc;
 
 use super::Setting;
-use crate::blueprint::Reason;
 use crate::limits;
 
 /// Longest note of an Event, in bytes (`events.k8s.io/v1`).
@@ -46,15 +45,6 @@ impl Turn {
 
     pub(super) fn warning(action: &'static str, reason: &str, note: &str) -> Self {
         Self { kind: EventType::Warning, ..Self::normal(action, reason, note) }
-    }
-
-    /// Of an object that takes no status this is all that can be told.
-    pub(super) fn untold(conditions: &[Condition], why: &str) -> Self {
-        let (reason, message) = match conditions::find(conditions, STALLED) {
-            Some(stalled) => (stalled.reason.as_str(), stalled.message.as_str()),
-            None => (Reason::InvalidObject.as_str(), "the object does not fit its definition; apply it again as the API documents it"),
-        };
-        Self::warning("WriteStatus", reason, &format!("{message}. The API server takes no status for it: {why}"))
     }
 }
 
@@ -100,6 +90,22 @@ impl Events {
                 tracing::warn!(object = object.name, %error, "an Event is lost: too many wait to be written");
             }
         }
+    }
+}
+
+impl Events {
+    /// Tells of an object for which the API server takes no status (most often because it does not
+    /// fit its definition): what its conditions would say can be said nowhere else.
+    pub(super) fn untold<K>(&self, object: &ObjectMeta, conditions: &[Condition], why: &str)
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        let (reason, message) = match conditions::find(conditions, STALLED) {
+            Some(stalled) => (stalled.reason.as_str(), format!("{}. The API server takes no status for it: {why}", stalled.message)),
+            None => ("StatusRefused", format!("the API server takes no status for it: {why}")),
+        };
+        tracing::warn!(kind = %K::kind(&()), object = object.name, reason, message, "an object takes no status");
+        self.tell::<K>(object, [Turn::warning("WriteStatus", reason, &message)]);
     }
 }
 

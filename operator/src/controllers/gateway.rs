@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::control::control;
 use super::watched::Guarded;
 use super::{Setting, Shared, status};
-use crate::limits;
 
 struct Context {
     shared: Arc<Shared>,
@@ -40,7 +39,17 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 
 async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>) -> Result<Next, kube::Error> {
     let name = object.name_any();
-    let Ok(gateway) = &object.0 else { return Ok(Next::await_change()) };
+    let gateway = match &object.0 {
+        Ok(gateway) => gateway,
+        Err(invalid) => {
+            tracing::warn!(
+                gateway = name,
+                error = invalid.error,
+                "the gateway's object cannot be read; apply it again as the API documents it"
+            );
+            return Ok(Next::await_change());
+        }
+    };
     if name != context.shared.config.gateway_name || gateway.metadata.deletion_timestamp.is_some() {
         return Ok(Next::await_change());
     }
@@ -60,6 +69,5 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
             Time(Timestamp::now()),
         ),
     );
-    let said = status::say(&context.api, &context.shared.events, &gateway.metadata, &before, &after).await?;
-    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
+    Ok(Next::requeue(status::say(&context.api, &context.shared.events, &gateway.metadata, &before, &after).await?))
 }

@@ -112,14 +112,13 @@ async fn reconcile(object: Arc<Guarded<Policy>>, context: Arc<Context>) -> Resul
             (policy.status.clone().unwrap_or_default(), parsed)
         }
         Err(invalid) => {
-            let Some(before) = status::unread(&context.api, &shared.config.client, &name).await? else { return Ok(Next::await_change()) };
+            let Some(before) = status::unread(&context.api, shared, meta).await? else { return Ok(Next::requeue(limits::RESYNC)) };
             (before, Err(BlueprintError::unreadable("the policy", &invalid.error)))
         }
     };
     let uses = context.uses.load();
     let after = judged(&before, meta.generation, parsed, uses.get(&name).map_or(&[], Vec::as_slice), Timestamp::now());
-    let said = status::say(&context.api, &shared.events, meta, &before, &after).await?;
-    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
+    Ok(Next::requeue(status::say(&context.api, &shared.events, meta, &before, &after).await?))
 }
 
 /// The status of a policy.

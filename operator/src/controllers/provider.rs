@@ -23,7 +23,7 @@ use super::control::control;
 use super::watched::Guarded;
 use super::{Setting, Shared, api, status};
 use crate::blueprint::{BlueprintError, check_provider};
-use crate::{limits, watch};
+use crate::{limits, watching};
 
 struct Context {
     api: Api<Guarded<Provider>>,
@@ -51,7 +51,10 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 /// Names of credential Secrets that change.
 fn secret_changes(secrets: Api<Secret>) -> BoxStream<'static, String> {
     let labelled = watcher::Config::default().labels(&format!("{}=true", labels::CREDENTIAL));
-    watch(secrets, labelled).touched_objects().filter_map(|event| std::future::ready(event.ok().map(|secret| secret.name_any()))).boxed()
+    watching::watch(secrets, labelled)
+        .touched_objects()
+        .filter_map(|event| std::future::ready(event.ok().map(|secret| secret.name_any())))
+        .boxed()
 }
 
 async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Result<Next, kube::Error> {
@@ -62,8 +65,7 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
     let (before, (is, reason, message)) = match &object.0 {
         Ok(provider) => (provider.status.clone().unwrap_or_default(), verdict(provider, context.secrets.as_ref()).await?),
         Err(invalid) => {
-            let before = status::unread(&context.api, &shared.config.client, &object.name_any()).await?;
-            let Some(before) = before else { return Ok(Next::await_change()) };
+            let Some(before) = status::unread(&context.api, shared, meta).await? else { return Ok(Next::requeue(limits::RESYNC)) };
             (before, refused(BlueprintError::unreadable("the provider", &invalid.error)))
         }
     };
@@ -77,8 +79,7 @@ async fn reconcile(object: Arc<Guarded<Provider>>, context: Arc<Context>) -> Res
     } else {
         conditions::remove(&mut after.conditions, conditions::STALLED);
     }
-    let said = status::say(&context.api, &shared.events, meta, &before, &after).await?;
-    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
+    Ok(Next::requeue(status::say(&context.api, &shared.events, meta, &before, &after).await?))
 }
 
 fn refused(error: BlueprintError) -> (Is, String, String) {

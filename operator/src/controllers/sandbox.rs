@@ -284,7 +284,8 @@ impl Attempt<'_> {
                 }
                 continue;
             }
-            match self.say(&observed.status, &plan.status).await? {
+            let said = self.say(&observed.status, &plan.status).await?;
+            match said {
                 Said::Conflict => {
                     if !self.read_again().await? {
                         return Ok(None);
@@ -292,10 +293,12 @@ impl Attempt<'_> {
                     continue;
                 }
                 Said::Gone => return Ok(None),
-                Said::Done => {}
+                Said::Done | Said::Refused => {}
             }
             return match failure {
                 Some(failure) if failure.retry == Retry::Later => Err(failure.into()),
+                // What the plan counts from its status is not there: it would be due again at once.
+                _ if said == Said::Refused => Ok(Some(Next::requeue(limits::BACKOFF_LONGEST))),
                 // An action that has to be repeated (a start that came to nothing) is not
                 // repeated at once.
                 _ if repeated && !plan.actions.is_empty() && plan.recheck_at.is_none() => Ok(Some(Next::requeue(limits::BACKOFF_FIRST))),
@@ -323,7 +326,7 @@ impl Attempt<'_> {
         let driver = &self.context.shared.config.driver;
         let status = match &self.subject.sandbox {
             Ok(sandbox) => sandbox.status.clone().unwrap_or_default(),
-            Err(_) => match status::unread(&self.context.api, &self.context.shared.config.client, self.name).await? {
+            Err(_) => match status::unread(&self.context.api, &self.context.shared, &self.subject.meta).await? {
                 Some(status) => status,
                 None => return Ok(None),
             },
@@ -459,18 +462,21 @@ impl Attempt<'_> {
             Written::Conflict => Ok(Said::Conflict),
             Written::Gone => Ok(Said::Gone),
             Written::Refused(why) => {
-                self.tell([Turn::untold(&after.conditions, &why)]);
-                Ok(Said::Done)
+                self.context.shared.events.untold::<OpenShellSandbox>(&self.subject.meta, &after.conditions, &why);
+                Ok(Said::Refused)
             }
         }
     }
 }
 
 /// What became of a status.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Said {
     Done,
     Conflict,
     Gone,
+    /// The API server takes no status for the object.
+    Refused,
 }
 
 /// How long until then; never longer than the resync.

@@ -1,17 +1,18 @@
 //! Writing a status: only what is ours, only when it changed, never over someone else's change.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, ObjectMeta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::events::{Events, Tells, Turn};
-use crate::FIELD_MANAGER;
+use super::Shared;
+use super::events::{Events, Tells};
+use crate::{FIELD_MANAGER, limits};
 
 /// What became of a write.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ pub(super) enum Written<K> {
     Conflict,
     /// The object is gone.
     Gone,
-    /// The API server takes no change of it: as it is stored, it does not fit its definition.
+    /// The API server takes no change of it, for this reason; most often because the object, as it is
+    /// stored, does not fit its definition.
     Refused(String),
 }
 
@@ -40,44 +42,52 @@ where
     settle(api.patch_status(name, &manager(), &Patch::Merge(&patch)).await)
 }
 
-/// Writes the whole status if it differs, and tells what has turned with it. False: the object has
-/// changed since it was read.
+/// Writes the whole status if it differs, and tells what has turned with it. Gives the pause after
+/// which the object is looked at again: soon, if it has changed since it was read.
 pub(super) async fn say<K, S>(
     api: &Api<DeserializeGuard<K>>,
     events: &Events,
     object: &ObjectMeta,
     before: &S,
     after: &S,
-) -> Result<bool, kube::Error>
+) -> Result<Duration, kube::Error>
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     S: Tells + PartialEq + Serialize,
 {
     if before == after {
-        return Ok(true);
+        return Ok(limits::RESYNC);
     }
-    let Value::Object(fields) = field(after) else { return Ok(true) };
+    let Value::Object(fields) = field(after) else { return Ok(limits::RESYNC) };
     match write(api, object.name.as_deref().unwrap_or_default(), object.resource_version.as_deref(), fields).await? {
         Written::Done(_) => events.tell::<K>(object, S::turned(before, after)),
-        Written::Refused(why) => events.tell::<K>(object, [Turn::untold(after.conditions(), &why)]),
-        Written::Conflict => return Ok(false),
+        Written::Refused(why) => {
+            events.untold::<K>(object, after.conditions(), &why);
+            return Ok(limits::BACKOFF_LONGEST);
+        }
+        Written::Conflict => return Ok(limits::BACKOFF_FIRST),
         Written::Gone => {}
     }
-    Ok(true)
+    Ok(limits::RESYNC)
 }
 
-/// The status of an object that cannot be read otherwise; none if the object is gone, or its status
-/// cannot be read either.
-pub(super) async fn unread<K, S>(api: &Api<DeserializeGuard<K>>, client: &Client, name: &str) -> Result<Option<S>, kube::Error>
+/// The status of an object that cannot be read otherwise. None if it is gone, or if its status cannot
+/// be read either, which is told.
+pub(super) async fn unread<K, S>(api: &Api<DeserializeGuard<K>>, shared: &Shared, object: &ObjectMeta) -> Result<Option<S>, kube::Error>
 where
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     S: Default + DeserializeOwned,
 {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), api.namespace().unwrap_or_default(), &ApiResource::erase::<K>(&()));
-    let Some(object) = api.get_opt(name).await? else { return Ok(None) };
-    match object.data.get("status") {
-        None => Ok(Some(S::default())),
-        Some(status) => Ok(serde_json::from_value(status.clone()).ok()),
+    let kind = ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(shared.config.client.clone(), api.namespace().unwrap_or_default(), &kind);
+    let Some(found) = api.get_opt(object.name.as_deref().unwrap_or_default()).await? else { return Ok(None) };
+    let Some(status) = found.data.get("status") else { return Ok(Some(S::default())) };
+    match serde_json::from_value(status.clone()) {
+        Ok(status) => Ok(Some(status)),
+        Err(error) => {
+            shared.events.untold::<K>(object, &[], &format!("neither the object nor its status can be read: {error}"));
+            Ok(None)
+        }
     }
 }
 
@@ -110,7 +120,7 @@ fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// A field of a merge patch: what is absent is taken away.
+/// A field of a merge patch: `None` takes it away.
 pub(super) fn field(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }

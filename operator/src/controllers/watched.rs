@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits, watch};
+use crate::{limits, watching};
 
 /// An object that may not be readable as what it says it is.
 pub(super) type Guarded<K> = DeserializeGuard<K>;
@@ -53,7 +53,7 @@ where
         let (now_seen, seen) = watch::channel(false);
         let (tell, until) = (changes.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let events = watch(api, watcher::Config::default());
+            let events = watching::watch(api, watcher::Config::default());
             // Nobody here asks who wrote what, and it is half of an object's size.
             let events = events.modify(|object| object.managed_fields_mut().clear());
             let mut events = events.take_until(until.cancelled_owned()).boxed();

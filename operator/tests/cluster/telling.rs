@@ -134,7 +134,8 @@ async fn an_object_that_takes_no_status_is_told_of_by_an_event() {
     let tried = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&tried);
     let client = between(rig.client.clone(), move |request| {
-        let status = *request.method() == Method::PATCH && request.uri().path().ends_with("/malformed/status");
+        let path = request.uri().path();
+        let status = *request.method() == Method::PATCH && (path.ends_with("/malformed/status") || path.ends_with("/idle/status"));
         status.then(|| seen.fetch_add(1, Ordering::SeqCst));
         status.then_some((StatusCode::UNPROCESSABLE_ENTITY, "Invalid"))
     });
@@ -143,13 +144,19 @@ async fn an_object_that_takes_no_status_is_told_of_by_an_event() {
     rig.make(Policy::new("malformed", serde_json::from_value(json!({ "policy": { "version": 1 } })).unwrap())).await;
     // What is wrong with it otherwise is told all the same.
     rig.tells("OpenShellSandbox", "malformed", &["Warning PolicyNotFound"]).await;
-    rig.tells("Policy", "malformed", &["Warning InvalidObject"]).await;
+    rig.tells("Policy", "malformed", &["Warning StatusRefused"]).await;
     let events = rig.api::<Event>().list(&ListParams::default()).await.unwrap().items;
     assert!(events.iter().all(|event| event.note.as_ref().unwrap().ends_with("takes no status for it: made up by a test")));
-    let (_, pod) = rig.create_ready("other", json!({})).await;
-    assert!(pod.uid().is_some());
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(tried.load(Ordering::SeqCst) <= 6, "tried {} times", tried.load(Ordering::SeqCst));
+    rig.create_ready("other", json!({})).await;
+
+    // Nor where something is due from what the status cannot keep.
+    let uid = rig.create("idle", json!({ "idleTimeout": "1h" })).await;
+    let pod = rig.pod(&uid, None).await;
+    rig.connect("idle", &pod).await;
+    rig.say("idle", json!({ "session": { "lastActivity": ago(0) } })).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let tried = tried.load(Ordering::SeqCst);
+    assert!((3..=20).contains(&tried), "tried {tried} times");
     rig.stop().await;
 }
 

@@ -48,7 +48,6 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::control::control;
-use super::events::Events;
 use super::watched::Guarded;
 use super::{Shared, status};
 use crate::blueprint::BlueprintError;
@@ -75,7 +74,7 @@ struct Context {
     /// Its namespace, and that of everything that is made for it.
     namespace: String,
     gateways: Api<Guarded<OpenShellGateway>>,
-    events: Events,
+    shared: Arc<Shared>,
 }
 
 /// Deploys the gateway until shutdown.
@@ -87,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>, config: DeploymentConfig, shutdown:
     let client_secrets = client_secrets(&shared, &name);
     let parts = watches::of(&client, &namespace, &controllers.namespace, &name, client_secrets).map(move |()| this.clone());
     let queue = futures::stream::select(shared.gateways.queue(), parts);
-    let context = Arc::new(Context { events: shared.events.clone(), client, config, name, namespace, gateways });
+    let context = Arc::new(Context { shared: Arc::clone(&shared), client, config, name, namespace, gateways });
     let work = |object| reconcile(object, Arc::clone(&context));
     control("gateway", &controllers.metrics, &shared.gateways, queue, shutdown, work).await;
 }
@@ -138,26 +137,23 @@ async fn reconcile(object: Arc<Guarded<OpenShellGateway>>, context: Arc<Context>
     let recheck = findings.recheck;
     let before = gateway.status.clone().unwrap_or_default();
     let after = conclude(gateway, before.clone(), findings, &context.config.image, &Time(now));
-    if !status::say(&context.gateways, &context.events, &gateway.metadata, &before, &after).await? {
-        return Ok(Next::requeue(limits::BACKOFF_FIRST));
-    }
+    let pause = status::say(&context.gateways, &context.shared.events, &gateway.metadata, &before, &after).await?;
     let due = recheck.map(|at| at.duration_since(now).unsigned_abs()).filter(|_| recheck > Some(now));
-    Ok(Next::requeue(due.unwrap_or(limits::RESYNC).min(limits::RESYNC)))
+    Ok(Next::requeue(due.unwrap_or(pause).min(pause)))
 }
 
 /// Nothing is changed for an object that cannot be read: what serves goes on.
 async fn unreadable(context: &Context, invalid: &InvalidObject, now: &Time) -> Result<Next, kube::Error> {
-    let (meta, name) = (&invalid.metadata, invalid.metadata.name.as_deref().unwrap_or_default());
-    let before: Option<OpenShellGatewayStatus> = status::unread(&context.gateways, &context.client, name).await?;
-    let Some(before) = before else { return Ok(Next::await_change()) };
+    let meta = &invalid.metadata;
+    let before: Option<OpenShellGatewayStatus> = status::unread(&context.gateways, &context.shared, meta).await?;
+    let Some(before) = before else { return Ok(Next::requeue(limits::RESYNC)) };
     let mut after = before.clone();
     after.observed_generation = meta.generation;
     let error = BlueprintError::unreadable("the gateway", &invalid.error);
     let stalled = conditions::condition(conditions::STALLED, Is::True, error.reason.as_str(), &error.message, meta.generation, now.clone());
     conditions::set(&mut after.conditions, stalled);
     conditions::remove(&mut after.conditions, conditions::RECONCILING);
-    let said = status::say(&context.gateways, &context.events, meta, &before, &after).await?;
-    Ok(Next::requeue(if said { limits::RESYNC } else { limits::BACKOFF_FIRST }))
+    Ok(Next::requeue(status::say(&context.gateways, &context.shared.events, meta, &before, &after).await?))
 }
 
 /// Makes everything as it should be, as far as it goes.
@@ -215,7 +211,7 @@ async fn keep_keys(context: &Context, gateway: &OpenShellGateway, now: Timestamp
         if secrets::write(&api, gateway, &found, &kept.data).await? {
             continue;
         }
-        context.events.tell::<OpenShellGateway>(&gateway.metadata, events::made(&kept.changes));
+        context.shared.events.tell::<OpenShellGateway>(&gateway.metadata, events::made(&kept.changes));
         return Ok(kept);
     }
     Err(Obstacle::Stuck(Verdict::stuck("SecretsContended", "somebody else writes the gateway's Secrets all the time; find out who")))

@@ -15,7 +15,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::watch;
+use crate::watching;
 
 /// Yields whenever something that belongs to the gateway `name` may have changed: in its namespace, and in that of its
 /// sandboxes, whose pods do not start without the authority. `client_secrets` says under which name users find their
@@ -77,7 +77,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
-    watch(api, config)
+    watching::watch(api, config)
         .filter_map(|event| async move {
             match event {
                 Ok(watcher::Event::Init) => None,

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::nodes::NodeFacts;
 use super::sideload::Version;
 use super::{Cluster, Nodes, network, world};
-use crate::{FIELD_MANAGER, limits, watch};
+use crate::watching::watch;
+use crate::{FIELD_MANAGER, limits};
 
 /// Watches until shutdown.
 pub(super) fn start(cluster: &Arc<Cluster>, shutdown: &CancellationToken) {
