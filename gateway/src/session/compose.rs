@@ -16,11 +16,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
+use kube::{Api, Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
-    blueprint::{self, CredentialBinding, SandboxBlueprint},
+    blueprint::{self, BlueprintError, CredentialBinding, SandboxBlueprint},
     revisions::{self, Numbered},
 };
 use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
@@ -106,8 +106,8 @@ fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, Failure> {
         Own::NotYet | Own::Absent => Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default()))),
         // What it demands of sandboxes is not known, so none is configured.
         Own::Unreadable(error) => {
-            let message = format!("OpenShellGateway \"{name}\" cannot be read: {error}; apply it again as the API documents it");
-            Err(Failure::new("InvalidObject", message))
+            let error = BlueprintError::unreadable(&format!("{} \"{name}\"", OpenShellGateway::kind(&())), error);
+            Err(Failure::new(error.reason.as_str(), error.message))
         }
     }
 }

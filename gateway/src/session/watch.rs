@@ -188,7 +188,7 @@ async fn follow_gateway(inner: &Inner) {
             Ok(watcher::Event::Apply(gateway)) => Some(gateway),
             Ok(watcher::Event::Delete(_)) => None,
             Err(error) => {
-                tracing::warn!(kind = "OpenShellGateway", %error, "the watch failed and is tried again");
+                tracing::warn!(kind = %OpenShellGateway::kind(&()), %error, "the watch failed and is tried again");
                 continue;
             }
         };

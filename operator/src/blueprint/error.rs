@@ -78,7 +78,7 @@ impl BlueprintError {
     }
 
     /// An object, as the sentence names it, that cannot be read for `why`.
-    pub(crate) fn unreadable(object: &str, why: &str) -> Self {
+    pub fn unreadable(object: &str, why: &str) -> Self {
         Self::new(Reason::InvalidObject, format!("{object} cannot be read: {why}; apply it again as the API documents it"))
     }
 }
