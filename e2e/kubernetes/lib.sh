@@ -123,11 +123,13 @@ install_operator() { # helm's options…
   "$helm" upgrade --install openshell charts/openshell -n $system --wait --timeout 90s --set server.sandboxNamespace=$namespace \
     --set server.sandboxImage=$image --set server.sandboxImagePullPolicy=Never "$@"
 }
-# Whether the definitions stay when their release goes, and what hangs on them. Those that stayed are taken over.
+# Whether the definitions stay when their release goes, and what hangs on them.
 keep=false
 install_definitions() {
   need "namespaces that admit only restricted pods" namespaces
-  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --take-ownership --set keep=$keep
+  # Those that another test applied belong to no release.
+  need "no definition is there" k delete -f crds/manifests --ignore-not-found --timeout=60s
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --set keep=$keep
 }
 install_charts() { # helm's options…
   install_definitions

@@ -113,6 +113,9 @@ async fn what_is_refused_is_told_with_its_reason() {
     let spec = json!({ "policy": { "version": 1, "netwrk_policies": {} } });
     rig.make(Policy::new("web", serde_json::from_value(spec).unwrap())).await;
     rig.tells("Policy", "web", &["Warning PolicyRefused"]).await;
+    let refused = rig.api::<Policy>().get("web").await.unwrap().status.unwrap();
+    let accepted = conditions::find(&refused.conditions, conditions::ACCEPTED).unwrap();
+    assert!(accepted.status == "False" && accepted.message.contains("spec.policy.netwrk_policies"), "{accepted:?}");
     rig.tells("OpenShellSandbox", "demo", &["Warning PolicyNotFound", "Warning PolicyRefused"]).await;
     let mend = json!({ "spec": { "policy": { "netwrk_policies": null } } });
     rig.api::<Policy>().patch("web", &PatchParams::default(), &Patch::Merge(&mend)).await.unwrap();
