@@ -178,6 +178,7 @@ class Stack:
     def install(self):
         self.namespaces(self.system, self.agents)
         run(self.helm, "install", "openshell-crds", "charts/openshell-crds", "-n", self.system, "--take-ownership", "--set", "keep=false")
+        until("the definitions are served", lambda: "openshellgateways" in self.k("get", "--raw", "/apis/openshell.ai/v1alpha1"), 30)
         values = {"server.sandboxNamespace": self.agents, "server.sandboxImage": IMAGE, "server.sandboxImagePullPolicy": "Never"}
         settings = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         run(self.helm, "install", "openshell", "charts/openshell", "-n", self.system, "--wait", "--timeout", "90s", *settings, timeout=120)
