@@ -115,7 +115,7 @@ async fn what_is_refused_is_told_with_its_reason() {
     rig.tells("Policy", "web", &["Warning PolicyRefused"]).await;
     let refused = rig.api::<Policy>().get("web").await.unwrap().status.unwrap();
     let accepted = conditions::find(&refused.conditions, conditions::ACCEPTED).unwrap();
-    assert!(accepted.status == "False" && accepted.message.contains("spec.policy.netwrk_policies"), "{accepted:?}");
+    assert!(accepted.status == "False" && accepted.message.starts_with("spec.policy is refused: netwrk_policies: "), "{accepted:?}");
     rig.tells("OpenShellSandbox", "demo", &["Warning PolicyNotFound", "Warning PolicyRefused"]).await;
     let mend = json!({ "spec": { "policy": { "netwrk_policies": null } } });
     rig.api::<Policy>().patch("web", &PatchParams::default(), &Patch::Merge(&mend)).await.unwrap();
