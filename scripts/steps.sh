@@ -2,7 +2,15 @@
 # shellcheck shell=bash
 
 passed=0 failed=0 skipped=0 failures=()
-step() { # name, command...
+# Where there are words, only steps with one of them in their name are run.
+words=()
+wanted() { # name
+  local word
+  for word in "${words[@]}"; do [[ $1 != *"$word"* ]] || return 0; done
+  [ ${#words[@]} = 0 ]
+}
+step() { if wanted "$1"; then run_step "$@"; fi; } # name, command...
+run_step() {
   local name=$1 start=$SECONDS
   shift
   printf '\n==> %s\n' "$name"
@@ -12,12 +20,15 @@ step() { # name, command...
     failed=$((failed + 1)); failures+=("$name"); printf '<== %s: FAILED (%ds)\n' "$name" $((SECONDS - start))
   fi
 }
-skip() { skipped=$((skipped + 1)); printf '\n==> %s: skipped: %s\n' "$1" "$2"; }
+skip() {
+  wanted "$1" || return 0
+  skipped=$((skipped + 1)); printf '\n==> %s: skipped: %s\n' "$1" "$2"
+}
 count() {
   printf '\n'
   [ "$failed" = 0 ] || printf 'failed: %s\n' "${failures[@]}"
   printf '%d passed, %d failed, %d skipped in %d min\n' "$passed" "$failed" "$skipped" $((SECONDS / 60))
-  [ "$failed" = 0 ]
+  [ "$failed" = 0 ] && [ $((passed + skipped)) != 0 ]
 }
 
 start_cluster() {

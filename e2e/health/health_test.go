@@ -1,5 +1,5 @@
 // Package health shows what Argo CD and the tools that follow kstatus (Flux, helm --wait, kubectl apply --wait) make of
-// the objects in objects/, which `capture` took from a cluster. The Lua interpreter is the one that Argo CD has, the rules
+// the objects in objects/, which `capture` took from a cluster, or in the directory OBJECTS. The Lua interpreter is the one that Argo CD has, the rules
 // are kstatus' own.
 package health
 
@@ -38,7 +38,11 @@ var expected = map[string][2]string{
 
 func TestEveryObjectIsWhatItIs(t *testing.T) {
 	scripts := scripts(t)
-	files, err := filepath.Glob("objects/*.json")
+	directory := os.Getenv("OBJECTS")
+	if directory == "" {
+		directory = "objects"
+	}
+	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
 	if err != nil || len(files) != len(expected) {
 		t.Fatalf("%d objects, and %d are expected (%v)", len(files), len(expected), err)
 	}
