@@ -129,7 +129,8 @@ install_definitions() {
   need "namespaces that admit only restricted pods" namespaces
   # Those that another test applied belong to no release.
   need "no definition is there" k delete -f crds/manifests --ignore-not-found --timeout=60s
-  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --set keep=$keep
+  need "helm install of the definitions" "$helm" install openshell-crds charts/openshell-crds -n $system --set keep=$keep --wait
+  need "they are served" until_true k get openshellgateways,openshellsandboxes,policies.openshell.ai,providers.openshell.ai -A
 }
 install_charts() { # helm's options…
   install_definitions

@@ -15,7 +15,7 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_mins(1);
 pub const STATUS_ATTEMPTS: usize = 8;
 /// Fallback for missed events: every object is looked at this often.
 pub const RESYNC: Duration = Duration::from_mins(10);
-/// Counts on a `Policy` are written at most this often.
+/// Counts on a `Policy` follow after this time, and are written no more often.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Change notices a slow controller may be behind before it looks at everything instead.
 pub const EVENT_BUFFER: usize = 4096;

@@ -18,7 +18,6 @@ use kube::{Resource as _, ResourceExt as _};
 use openshell_crds::conditions::{self, Is};
 use openshell_crds::policy::SandboxCounts;
 use openshell_crds::{OpenShellSandbox, Policy, PolicyStatus};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::control::control;
@@ -47,28 +46,32 @@ struct Context {
 
 /// Runs until shutdown.
 pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let context = Arc::new(Context { api: api(&shared.config), uses: ArcSwap::default(), shared: Arc::clone(&shared) });
+    let seen = async { tokio::join!(shared.sandboxes.ready(), shared.policies.ready()) };
+    tokio::select! {
+        _ = seen => {}
+        () = shutdown.cancelled() => return,
+    }
+    let uses = ArcSwap::from_pointee(count(&shared));
+    let context = Arc::new(Context { api: api(&shared.config), uses, shared: Arc::clone(&shared) });
     let queue = stream::select(shared.policies.queue(), recounts(Arc::clone(&context)));
     let work = |object| reconcile(object, Arc::clone(&context));
     control("policy", &shared.config.metrics, &shared.policies, queue, shutdown, work).await;
 }
 
-/// Counts again when sandboxes have changed, at most once an interval, and gives the policies
-/// whose counts differ.
+/// Counts again an interval after sandboxes have changed, and gives the policies whose counts differ:
+/// a sandbox that is created and takes its policy within that time is one write.
 fn recounts(context: Arc<Context>) -> BoxStream<'static, ObjectRef<Guarded<Policy>>> {
     let changes = context.shared.sandboxes.changes().boxed();
-    stream::unfold((changes, None::<Instant>, context), |(mut changes, last, context)| async move {
+    stream::unfold((changes, context), |(mut changes, context)| async move {
         changes.next().await?;
-        if let Some(last) = last {
-            tokio::time::sleep_until(last + limits::USAGE_INTERVAL).await;
-        }
+        tokio::time::sleep(limits::USAGE_INTERVAL).await;
         // Whatever has come until now is in this count.
         while let Some(Some(_)) = changes.next().now_or_never() {}
         let now = Arc::new(count(&context.shared));
         let before = context.uses.swap(Arc::clone(&now));
         let changed: Vec<_> =
             refs(context.shared.policies.store()).into_iter().filter(|policy| before.get(&policy.name) != now.get(&policy.name)).collect();
-        Some((stream::iter(changed), (changes, Some(Instant::now()), context)))
+        Some((stream::iter(changed), (changes, context)))
     })
     .flatten()
     .boxed()

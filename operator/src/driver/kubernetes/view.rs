@@ -332,7 +332,10 @@ fn ended<'a>(status: &PodStatus, agent: Option<&ContainerStatus>, mut containers
         }
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
         let (code, what) = match (end.reason.as_deref(), end.exit_code) {
-            (Some("OOMKilled"), _) => ("OutOfMemory", "the sandbox used more memory than its limit".to_owned()),
+            // What it said last is not why.
+            (Some("OOMKilled"), _) => {
+                return Stage::Ended("OutOfMemory".to_owned(), "the sandbox used more memory than its limit".to_owned());
+            }
             (Some("StartError" | "ContainerCannotRun"), _) => {
                 ("SupervisorNotStarted", "the supervisor could not be started in the image".to_owned())
             }
