@@ -61,7 +61,7 @@ mod tests {
             })
             .collect();
         assert!(taken[0] >= limits::WATCH_FIRST && taken[0] <= 2 * limits::WATCH_FIRST, "{taken:?}");
-        assert_eq!(taken.iter().filter(|pause| **pause >= limits::WATCH_LONGEST).count(), 9, "{taken:?}");
+        assert!(taken.iter().skip(3).all(|pause| *pause >= limits::WATCH_LONGEST), "{taken:?}");
         assert!(taken.iter().all(|pause| *pause <= 2 * limits::WATCH_LONGEST), "{taken:?}");
     }
 }
