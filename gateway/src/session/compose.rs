@@ -16,7 +16,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
+use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
@@ -106,7 +106,7 @@ fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, Failure> {
         Own::NotYet | Own::Absent => Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default()))),
         // What it demands of sandboxes is not known, so none is configured.
         Own::Unreadable(error) => {
-            let error = BlueprintError::unreadable(&format!("{} \"{name}\"", OpenShellGateway::kind(&())), error);
+            let error = BlueprintError::unreadable_other::<OpenShellGateway>(name, error);
             Err(Failure::new(error.reason.as_str(), error.message))
         }
     }

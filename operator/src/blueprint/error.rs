@@ -77,8 +77,13 @@ impl BlueprintError {
         Self { reason, message: message.into(), findings: Vec::new() }
     }
 
+    /// The object `name` that cannot be read for `why`, to whoever needs it.
+    pub fn unreadable_other<K: kube::Resource<DynamicType = ()>>(name: &str, why: &str) -> Self {
+        Self::unreadable(&format!("{} \"{name}\"", K::kind(&())), why)
+    }
+
     /// An object, as the sentence names it, that cannot be read for `why`.
-    pub fn unreadable(object: &str, why: &str) -> Self {
+    pub(crate) fn unreadable(object: &str, why: &str) -> Self {
         Self::new(Reason::InvalidObject, format!("{object} cannot be read: {why}; apply it again as the API documents it"))
     }
 }

@@ -76,8 +76,8 @@ async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -
     let gateway = match shared.gateways.find(&config.gateway_name).as_deref() {
         Some(DeserializeGuard(Ok(gateway))) => gateway.clone(),
         Some(DeserializeGuard(Err(invalid))) => {
-            let gateway = format!("OpenShellGateway \"{}\"", config.gateway_name);
-            return Ok(Err(BlueprintError::unreadable(&gateway, &invalid.error).into()));
+            let error = BlueprintError::unreadable_other::<OpenShellGateway>(&config.gateway_name, &invalid.error);
+            return Ok(Err(error.into()));
         }
         None => OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()),
     };
@@ -148,7 +148,7 @@ where
     match found {
         Some(DeserializeGuard(Ok(object))) => into.push(object.clone()),
         Some(DeserializeGuard(Err(invalid))) => {
-            unreadable.push(BlueprintError::unreadable(&format!("{} \"{name}\"", K::kind(&())), &invalid.error));
+            unreadable.push(BlueprintError::unreadable_other::<K>(name, &invalid.error));
         }
         None => {}
     }
