@@ -60,6 +60,13 @@ none_left() {
   ! grep 'openshell\.ai$' <<<"$left"
 }
 
+# Garbage collection looks for new kinds every 30 s. What is owned by one that is gone before that stays for ever.
+collectable() { k get crds -o json | python3 -c '
+import datetime, json, sys
+made = [item["metadata"]["creationTimestamp"] for item in json.load(sys.stdin)["items"] if item["spec"]["group"] == "openshell.ai"]
+age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(max(made).replace("Z", "+00:00"))
+sys.exit(age.total_seconds() < 45)'; }
+
 # Ends what this script started in the background, by id.
 started=()
 end_started() {
