@@ -4,8 +4,9 @@
 //! things are decided here:
 //!
 //! * *A credential that is taken away is gone.* A sandbox that runs loses the values of a Secret that was
-//!   deleted, or is not ours any more; its placeholders stand for nothing then. One that cannot be
-//!   read at the moment is no such Secret: what the supervisor has stays.
+//!   deleted, or is not ours any more, and what a Provider brought that was deleted; its placeholders
+//!   stand for nothing then. One that cannot be read at the moment is not deleted: what the supervisor
+//!   has stays.
 //! * *Credentials wait for enforcement.* Until the supervisor has reported what its kernel
 //!   holds, it gets placeholders and no values, and is told to hold the agent back. Where the
 //!   agent could read the supervisor's secrets, it never gets any.
@@ -16,11 +17,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
+use kube::{Api, Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, sandbox::LocalRef};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
-    blueprint::{self, BlueprintError, CredentialBinding, SandboxBlueprint},
+    blueprint::{self, BlueprintError, CredentialBinding, Reason, SandboxBlueprint},
     revisions::{self, Numbered},
 };
 use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
@@ -49,9 +50,15 @@ pub(super) enum Failure {
     Absent,
 }
 
-impl Failure {
-    fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self::Problem(Problem { reason: reason.to_owned(), message: message.into() })
+impl From<BlueprintError> for Problem {
+    fn from(error: BlueprintError) -> Self {
+        Self { reason: error.reason.as_str().to_owned(), message: error.message }
+    }
+}
+
+impl From<BlueprintError> for Failure {
+    fn from(error: BlueprintError) -> Self {
+        Self::Problem(error.into())
     }
 }
 
@@ -61,15 +68,24 @@ pub(super) struct Prepared {
     blueprint: SandboxBlueprint,
     /// The revision to push: the newest, or the one in force where the newest has to wait.
     revision: Revision,
+    /// A provider that was deleted under a running agent.
+    deleted: Option<Problem>,
 }
 
 /// Composes the blueprint and records its policy. Needs no session: when the supervisor comes,
 /// this is done.
-pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
+pub(super) async fn prepare(task: &mut Task, held: Held) -> Result<Prepared, Failure> {
     let sandbox = task.sandbox().ok_or(Failure::Absent)?;
     let inner = Arc::clone(&task.inner);
-    let blueprint = blueprint::compose(&sandbox, &*gateway(&inner)?, &policies(&inner, &sandbox), &providers(&inner, &sandbox))
-        .map_err(|error| Failure::new(error.reason.as_str(), error.message))?;
+    let (gateway, policies, providers) = (gateway(&inner)?, policies(&inner, &sandbox)?, providers(&inner, &sandbox)?);
+    let (blueprint, deleted) = match blueprint::compose(&sandbox, &gateway, &policies, &providers) {
+        Err(error) if error.reason == Reason::ProviderNotFound && held == Held::Something => {
+            let mut rest = OpenShellSandbox::clone(&sandbox);
+            rest.spec.provider_refs.retain(|reference| providers.iter().any(|provider| provider.name_any() == reference.name));
+            (blueprint::compose(&rest, &gateway, &policies, &providers)?, Some(error.into()))
+        }
+        composed => (composed?, None),
+    };
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
     // Of a sandbox that was stopped nothing runs that could differ: it starts under the newest.
@@ -95,36 +111,39 @@ pub(super) async fn prepare(task: &mut Task) -> Result<Prepared, Failure> {
             newest
         }
     };
-    Ok(Prepared { sandbox, blueprint, revision })
+    Ok(Prepared { sandbox, blueprint, revision, deleted })
 }
 
-fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, Failure> {
+fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, BlueprintError> {
     let name = &inner.config.gateway_name;
     match &*inner.objects.gateway.borrow() {
         Own::Readable(gateway) => Ok(Arc::clone(gateway)),
         // Nothing is defaulted.
         Own::NotYet | Own::Absent => Ok(Arc::new(OpenShellGateway::new(name, openshell_crds::OpenShellGatewaySpec::default()))),
         // What it demands of sandboxes is not known, so none is configured.
-        Own::Unreadable(error) => {
-            let error = BlueprintError::unreadable_other::<OpenShellGateway>(name, error);
-            Err(Failure::new(error.reason.as_str(), error.message))
-        }
+        Own::Unreadable(error) => Err(BlueprintError::unreadable_other::<OpenShellGateway>(name, error)),
     }
 }
 
 /// The policies that can concern the sandbox: the one it names, or those that select.
-fn policies(inner: &Inner, sandbox: &OpenShellSandbox) -> Vec<Policy> {
-    let named = sandbox.spec.policy_ref.as_ref().map(|r| r.name.as_str());
-    let concerns = |p: &Policy| named.map_or_else(|| p.spec.selector.is_some(), |name| p.metadata.name.as_deref() == Some(name));
-    if sandbox.spec.policy.is_some() && named.is_none() {
-        return Vec::new();
+fn policies(inner: &Inner, sandbox: &OpenShellSandbox) -> Result<Vec<Policy>, BlueprintError> {
+    let all = &inner.objects.policies;
+    match (&sandbox.spec.policy_ref, &sandbox.spec.policy) {
+        (Some(LocalRef { name }), _) => {
+            let found = all.get(&ObjectRef::new(name).within(&inner.config.namespace));
+            Ok(BlueprintError::unless_unreadable(found.as_deref(), name)?.into_iter().collect())
+        }
+        (None, Some(_)) => Ok(Vec::new()),
+        (None, None) => Ok(all.state().iter().filter_map(|policy| policy.0.clone().ok()).filter(|p| p.spec.selector.is_some()).collect()),
     }
-    inner.objects.policies.state_filter(concerns).iter().map(|p| Policy::clone(p)).collect()
 }
 
-fn providers(inner: &Inner, sandbox: &OpenShellSandbox) -> Vec<Provider> {
-    let get = |r: &openshell_crds::sandbox::LocalRef| inner.objects.providers.get(&ObjectRef::new(&r.name).within(&inner.config.namespace));
-    sandbox.spec.provider_refs.iter().filter_map(get).map(|p| Provider::clone(&p)).collect()
+fn providers(inner: &Inner, sandbox: &OpenShellSandbox) -> Result<Vec<Provider>, BlueprintError> {
+    let get = |LocalRef { name }: &LocalRef| {
+        let found = inner.objects.providers.get(&ObjectRef::new(name).within(&inner.config.namespace));
+        BlueprintError::unless_unreadable(found.as_deref(), name).transpose()
+    };
+    sandbox.spec.provider_refs.iter().filter_map(get).collect()
 }
 
 /// The newest revision of the policy, recorded if it is new.
@@ -148,7 +167,7 @@ async fn newest(task: &Task, inner: &Inner, sandbox: &OpenShellSandbox, blueprin
     let first = first.or_else(|| revisions::kept(sandbox));
     let (json, hash) = (blueprint.policy.canonical_json(), blueprint.policy_hash.as_str());
     let numbered = revisions::record(&inner.config.client, sandbox, first.as_ref(), &json, hash).await;
-    numbered.map(of).map_err(|error| Failure::new("RevisionNotRecorded", error.to_string()))
+    numbered.map(of).map_err(|error| Failure::Problem(Problem { reason: "RevisionNotRecorded".to_owned(), message: error.to_string() }))
 }
 
 /// The revision with this hash: what a supervisor says it enforces.
@@ -174,7 +193,7 @@ pub(super) enum Held {
 /// A configuration, and what is missing from it.
 pub(super) struct Composed {
     pub(super) config: Config,
-    /// Why a credential was left out.
+    /// Why one or more credentials were left out.
     pub(super) revoked: Option<Problem>,
 }
 
@@ -206,7 +225,7 @@ enum Release {
 
 /// The configuration, without its revision number. A supervisor that has none yet gets it only whole.
 pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Result<Composed, Failure> {
-    let Prepared { sandbox, blueprint, revision } = prepared;
+    let Prepared { sandbox, blueprint, revision, deleted } = prepared;
     let inner = &task.inner;
     let release = match &task.enforcement {
         None => Release::Wait,
@@ -217,7 +236,7 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
     let mut credentials = Vec::new();
     let mut values = Values::default();
     let mut withheld = false;
-    let mut missing = None;
+    let mut missing = deleted;
     for provider in &blueprint.providers {
         for binding in &provider.credentials {
             let found = match placeholder(inner, binding).await {
@@ -287,7 +306,7 @@ fn forbidden(config: &HubConfig) -> Vec<String> {
 async fn placeholder(inner: &Inner, binding: &CredentialBinding) -> Result<String, Unusable> {
     let (name, namespace) = (&binding.secret_name, &inner.config.namespace);
     let uid = match inner.objects.secrets.get(&ObjectRef::new(name).within(namespace)) {
-        Some(secret) => secret.metadata.uid.clone(),
+        Some(secret) => secret.meta().uid.clone(),
         // The watch may be behind the provider that names it.
         None => Api::<Secret>::namespaced(inner.config.client.clone(), namespace)
             .get_opt(name)

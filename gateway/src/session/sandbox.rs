@@ -522,11 +522,13 @@ impl Task {
     }
 
     async fn compose(&mut self, wanted: Wanted) -> Option<Config> {
-        let composed = match compose::prepare(self).await {
-            Ok(prepared) => match wanted {
-                Wanted::Config(held) => compose::config(self, prepared, held).await.map(Some),
-                Wanted::Policy => Ok(None),
-            },
+        let held = match wanted {
+            Wanted::Config(held) => held,
+            Wanted::Policy => compose::Held::Nothing,
+        };
+        let composed = match compose::prepare(self, held).await {
+            Ok(prepared) if matches!(wanted, Wanted::Config(_)) => compose::config(self, prepared, held).await.map(Some),
+            Ok(_) => Ok(None),
             Err(failure) => Err(failure),
         };
         match composed {

@@ -31,12 +31,13 @@ use super::{Inner, service::not_found};
 const READY_WAIT: Duration = Duration::from_secs(8);
 
 pub(super) struct Objects {
+    /// As they were last readable.
     pub(super) sandboxes: Store<OpenShellSandbox>,
-    pub(super) policies: Store<Policy>,
-    pub(super) providers: Store<Provider>,
+    pub(super) policies: Store<DeserializeGuard<Policy>>,
+    pub(super) providers: Store<DeserializeGuard<Provider>>,
     pub(super) gateway: watch::Sender<Own>,
     /// Without their values.
-    pub(super) secrets: Store<Secret>,
+    pub(super) secrets: Store<DeserializeGuard<Secret>>,
     /// UIDs of sandboxes that are there and do not decode. They are not gone.
     unreadable: Mutex<HashSet<String>>,
     writers: Mutex<Option<Writers>>,
@@ -68,9 +69,9 @@ impl Own {
 
 struct Writers {
     sandboxes: Writer<OpenShellSandbox>,
-    policies: Writer<Policy>,
-    providers: Writer<Provider>,
-    secrets: Writer<Secret>,
+    policies: Writer<DeserializeGuard<Policy>>,
+    providers: Writer<DeserializeGuard<Provider>>,
+    secrets: Writer<DeserializeGuard<Secret>>,
 }
 
 impl Objects {
@@ -99,6 +100,12 @@ impl Objects {
             Some(name) => self.sandboxes.get(&ObjectRef::new(name).within(namespace)).filter(is_it),
             None => self.sandboxes.find(|s| s.metadata.uid.as_deref() == Some(uid)),
         }
+    }
+
+    /// The sandbox with this uid as it was last readable, whatever it is called.
+    fn known(&self, uid: &str) -> Option<OpenShellSandbox> {
+        let known = self.sandboxes.find(|sandbox| sandbox.metadata.uid.as_deref() == Some(uid));
+        known.map(|sandbox| OpenShellSandbox::clone(&sandbox))
     }
 
     /// Whether every store holds its first complete list.
@@ -155,10 +162,10 @@ pub(super) async fn run(inner: &Arc<Inner>, shutdown: &CancellationToken) {
     let watches = async {
         join!(
             watch_sandboxes(inner, writers.sandboxes),
-            follow(api(inner), any(), writers.policies, |_| {}, |_| mark_all(inner)),
-            follow(api(inner), any(), writers.providers, |_| {}, |_| mark_all(inner)),
+            follow(inner, any(), writers.policies),
+            follow(inner, any(), writers.providers),
             follow_gateway(inner),
-            follow(api(inner), credentials, writers.secrets, |_| {}, |_| mark_all(inner)),
+            follow(inner, credentials, writers.secrets),
             places(inner),
         );
     };
@@ -213,26 +220,18 @@ fn mark_all(inner: &Inner) {
     }
 }
 
-/// Follows one kind. An object that does not decode is reported and left as it was: one bad
-/// object must not stop a list. `seen` is told of every event, `changed` of what decodes.
-async fn follow<K>(
-    objects: Api<DeserializeGuard<K>>,
-    config: watcher::Config,
-    mut writer: Writer<K>,
-    mut seen: impl FnMut(&watcher::Event<DeserializeGuard<K>>),
-    mut changed: impl FnMut(&watcher::Event<K>),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+/// Follows one kind that many sandboxes may need. An object that does not decode is there all the same.
+async fn follow<K>(inner: &Inner, config: watcher::Config, mut writer: Writer<DeserializeGuard<K>>)
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = pin!(watching::watch(objects, config));
+    let mut events = pin!(watching::watch(api::<K>(inner), config));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                seen(&event);
-                let Some(event) = decoded(event, &writer.as_reader()) else { continue };
                 writer.apply_watcher_event(&event);
                 if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
-                    changed(&event);
+                    mark_all(inner);
                 }
             }
             Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "the watch failed and is tried again"),
@@ -240,73 +239,62 @@ async fn follow<K>(
     }
 }
 
-fn decoded<K>(event: watcher::Event<DeserializeGuard<K>>, known: &Store<K>) -> Option<watcher::Event<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let good = |guard: DeserializeGuard<K>| match guard.0 {
-        Ok(object) => Some(object),
-        Err(invalid) => {
-            tracing::warn!(kind = %K::kind(&()), name = invalid.metadata.name, error = invalid.error, "an object does not decode; what was known of it stays");
-            None
-        }
-    };
-    Some(match event {
-        watcher::Event::Apply(object) => watcher::Event::Apply(good(object)?),
-        // Whatever it had become: what was known of it goes.
-        watcher::Event::Delete(object) => match object.0 {
-            Ok(object) => watcher::Event::Delete(object),
-            Err(invalid) => {
-                watcher::Event::Delete(known.find(|known| known.meta().uid == invalid.metadata.uid).map(|known| K::clone(&known))?)
+/// Follows the sandboxes. One that does not decode is reported, and what was known of it stays.
+async fn watch_sandboxes(inner: &Arc<Inner>, mut writer: Writer<OpenShellSandbox>) {
+    let mut events = pin!(watching::watch(api::<OpenShellSandbox>(inner), watcher::Config::default()));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => {
+                inner.objects.unreadable.lock().clear();
+                writer.apply_watcher_event(&watcher::Event::Init);
             }
-        },
-        watcher::Event::InitApply(object) => watcher::Event::InitApply(good(object)?),
-        watcher::Event::Init => watcher::Event::Init,
-        watcher::Event::InitDone => watcher::Event::InitDone,
-    })
-}
-
-async fn watch_sandboxes(inner: &Arc<Inner>, writer: Writer<OpenShellSandbox>) {
-    let changed = |event: &watcher::Event<OpenShellSandbox>| match event {
-        watcher::Event::Apply(sandbox) => {
-            if let Some(uid) = &sandbox.metadata.uid {
-                let handle = inner.handle(uid);
-                if handle.concerns(sandbox.metadata.generation, sandbox.labels()) {
+            Ok(watcher::Event::InitApply(sandbox)) => {
+                if let Some(sandbox) = readable(inner, sandbox).map_or_else(|uid| inner.objects.known(&uid), Some) {
+                    writer.apply_watcher_event(&watcher::Event::InitApply(sandbox));
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                writer.apply_watcher_event(&watcher::Event::InitDone);
+                relisted(inner);
+            }
+            Ok(watcher::Event::Apply(sandbox)) => {
+                let Ok(sandbox) = readable(inner, sandbox) else { continue };
+                let handle = sandbox.metadata.uid.as_deref().map(|uid| inner.handle(uid));
+                let concerned = handle.filter(|handle| handle.concerns(sandbox.metadata.generation, sandbox.labels()));
+                writer.apply_watcher_event(&watcher::Event::Apply(sandbox));
+                if let Some(handle) = concerned {
                     handle.dirty.notify_one();
                 }
             }
-        }
-        watcher::Event::Delete(sandbox) => {
-            if let Some(uid) = &sandbox.metadata.uid {
-                forget(inner, uid);
-            }
-        }
-        watcher::Event::InitDone => relisted(inner),
-        watcher::Event::Init | watcher::Event::InitApply(_) => {}
-    };
-    let seen = |event: &watcher::Event<DeserializeGuard<OpenShellSandbox>>| {
-        let mut unreadable = inner.objects.unreadable.lock();
-        match event {
-            watcher::Event::Init => unreadable.clear(),
-            watcher::Event::Apply(sandbox) | watcher::Event::InitApply(sandbox) => {
-                let Some(uid) = sandbox.uid() else { return };
-                if sandbox.0.is_ok() {
-                    unreadable.remove(&uid);
-                } else {
-                    unreadable.insert(uid);
+            Ok(watcher::Event::Delete(sandbox)) => {
+                let Some(uid) = sandbox.uid() else { continue };
+                inner.objects.unreadable.lock().remove(&uid);
+                // Whatever it had become: what was known of it goes.
+                if let Some(sandbox) = sandbox.0.ok().or_else(|| inner.objects.known(&uid)) {
+                    writer.apply_watcher_event(&watcher::Event::Delete(sandbox));
                 }
+                forget(inner, &uid);
             }
-            watcher::Event::Delete(sandbox) => {
-                let uid = sandbox.uid().filter(|uid| unreadable.remove(uid));
-                drop(unreadable);
-                if let Some(uid) = uid {
-                    forget(inner, &uid);
-                }
-            }
-            watcher::Event::InitDone => {}
+            Err(error) => tracing::warn!(kind = %OpenShellSandbox::kind(&()), %error, "the watch failed and is tried again"),
         }
-    };
-    follow(api(inner), watcher::Config::default(), writer, seen, changed).await;
+    }
+}
+
+/// The sandbox, or the UID of one that does not decode.
+fn readable(inner: &Inner, sandbox: DeserializeGuard<OpenShellSandbox>) -> Result<OpenShellSandbox, String> {
+    let uid = sandbox.uid().unwrap_or_default();
+    let mut unreadable = inner.objects.unreadable.lock();
+    match sandbox.0 {
+        Ok(sandbox) => {
+            unreadable.remove(&uid);
+            Ok(sandbox)
+        }
+        Err(invalid) => {
+            tracing::warn!(name = invalid.metadata.name, error = invalid.error, "a sandbox does not decode; what was known of it stays");
+            unreadable.insert(uid.clone());
+            Err(uid)
+        }
+    }
 }
 
 /// The list is complete: whatever is not in it is gone, and logs of the gone go too.

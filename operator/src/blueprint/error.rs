@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kube::core::DeserializeGuard;
 use openshell_policy::Finding;
 
 /// Objects that do not make a sandbox.
@@ -80,6 +81,18 @@ impl BlueprintError {
     /// The object `name` that cannot be read for `why`, to whoever needs it.
     pub fn unreadable_other<K: kube::Resource<DynamicType = ()>>(name: &str, why: &str) -> Self {
         Self::unreadable(&format!("{} \"{name}\"", K::kind(&())), why)
+    }
+
+    /// What the object `name` is, if it is there; an error if it cannot be read.
+    pub fn unless_unreadable<K>(found: Option<&DeserializeGuard<K>>, name: &str) -> Result<Option<K>, Self>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone,
+    {
+        match found {
+            Some(DeserializeGuard(Ok(object))) => Ok(Some(object.clone())),
+            Some(DeserializeGuard(Err(invalid))) => Err(Self::unreadable_other::<K>(name, &invalid.error)),
+            None => Ok(None),
+        }
     }
 
     /// An object, as the sentence names it, that cannot be read for `why`.

@@ -1,14 +1,19 @@
 //! From objects to what is wanted.
 
+use std::fmt::Debug;
+
 use jiff::SignedDuration;
 use k8s_openapi::NamespaceResourceScope;
-use kube::Api;
+use kube::Resource;
+use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use openshell_crds::duration::Duration;
-use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox, Policy, Provider};
+use openshell_crds::sandbox::LocalRef;
+use openshell_crds::{OpenShellGateway, OpenShellGatewaySpec, OpenShellSandbox};
 use serde::de::DeserializeOwned;
 
-use super::{Shared, api};
+use super::watched::Watched;
+use super::{ControllerConfig, Shared, api};
 use crate::blueprint::{self, BlueprintError, SandboxBlueprint, compose};
 use crate::driver::WorkloadState;
 use crate::reconcile::{Desired, Intent, Lifetime, Refusal};
@@ -51,9 +56,10 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
                 WorkloadState::Absent | WorkloadState::Suspended => Read::Live,
                 _ => Read::Seen,
             };
-            match blueprint_of(shared, sandbox, read).await? {
+            match blueprint_of(shared, sandbox, read).await {
                 Ok(blueprint) => Intent::Run(Box::new(blueprint)),
-                Err(refusal) => Intent::Refused(refusal),
+                Err(Missing::Refused(refusal)) => Intent::Refused(refusal),
+                Err(Missing::Unread(error)) => return Err(error),
             }
         }
     };
@@ -70,86 +76,67 @@ fn lifetime(sandbox: &OpenShellSandbox) -> Lifetime {
     Lifetime { until: sandbox.spec.ttl.as_ref().and_then(until), idle: sandbox.spec.idle_timeout.as_ref().map(Duration::get) }
 }
 
-/// The blueprint of a sandbox, if its objects make one that this driver can run.
-async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -> Result<Result<SandboxBlueprint, Refusal>, kube::Error> {
+/// Why there is no blueprint.
+enum Missing {
+    /// The objects make none that this driver can run.
+    Refused(Refusal),
+    /// They could not be read from the API.
+    Unread(kube::Error),
+}
+
+impl<E: Into<Refusal>> From<E> for Missing {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// The blueprint of a sandbox.
+async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -> Result<SandboxBlueprint, Missing> {
     let config = &shared.config;
-    let gateway = match shared.gateways.find(&config.gateway_name).as_deref() {
-        Some(DeserializeGuard(Ok(gateway))) => gateway.clone(),
-        Some(DeserializeGuard(Err(invalid))) => {
-            let error = BlueprintError::unreadable_other::<OpenShellGateway>(&config.gateway_name, &invalid.error);
-            return Ok(Err(error.into()));
-        }
-        None => OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()),
+    let gateway = shared.gateways.find(&config.gateway_name);
+    let gateway = BlueprintError::unless_unreadable(gateway.as_deref(), &config.gateway_name)?
+        .unwrap_or_else(|| OpenShellGateway::new(&config.gateway_name, OpenShellGatewaySpec::default()));
+    let policies = match (&sandbox.spec.policy_ref, &sandbox.spec.policy) {
+        (Some(LocalRef { name }), _) => named(config, &shared.policies, read, name).await?.into_iter().collect(),
+        (None, Some(_)) => Vec::new(),
+        (None, None) => all(config, &shared.policies, read).await?,
     };
-    let mut unreadable: Vec<BlueprintError> = Vec::new();
-    let (policies, providers) = match read {
-        Read::Seen => {
-            let mut policies = Vec::new();
-            let mut providers = Vec::new();
-            match &sandbox.spec.policy_ref {
-                Some(reference) => sort(shared.policies.find(&reference.name).as_deref(), &reference.name, &mut policies, &mut unreadable),
-                None => policies = shared.policies.all(),
-            }
-            for reference in &sandbox.spec.provider_refs {
-                sort(shared.providers.find(&reference.name).as_deref(), &reference.name, &mut providers, &mut unreadable);
-            }
-            (policies, providers)
-        }
-        Read::Live => {
-            let mut policies = Vec::new();
-            let mut providers = Vec::new();
-            match (&sandbox.spec.policy, &sandbox.spec.policy_ref) {
-                (_, Some(reference)) => take::<Policy>(&api(config), &reference.name, &mut policies, &mut unreadable).await?,
-                (None, None) => {
-                    let all: Api<DeserializeGuard<Policy>> = api(config);
-                    policies = all.list(&kube::api::ListParams::default()).await?.items.into_iter().filter_map(|p| p.0.ok()).collect();
-                }
-                (Some(_), None) => {}
-            }
-            for reference in &sandbox.spec.provider_refs {
-                take::<Provider>(&api(config), &reference.name, &mut providers, &mut unreadable).await?;
-            }
-            (policies, providers)
-        }
-    };
-    if let Some(error) = unreadable.into_iter().next() {
-        return Ok(Err(error.into()));
+    let mut providers = Vec::new();
+    for LocalRef { name } in &sandbox.spec.provider_refs {
+        providers.extend(named(config, &shared.providers, read, name).await?);
     }
     if read == Read::Live && gateway.spec.quotas.sandboxes.is_some() {
-        let all: Api<DeserializeGuard<OpenShellSandbox>> = api(config);
-        let all: Vec<_> = all.list(&kube::api::ListParams::default()).await?.items.into_iter().filter_map(|s| s.0.ok()).collect();
-        if let Err(error) = blueprint::quota::admit(sandbox, &gateway, &all) {
-            return Ok(Err(error.into()));
-        }
+        blueprint::quota::admit(sandbox, &gateway, &all(config, &shared.sandboxes, read).await?)?;
     }
-    Ok(compose(sandbox, &gateway, &policies, &providers)
-        .map_err(Refusal::from)
-        .and_then(|blueprint| config.driver.admit(&blueprint).map_err(Refusal::from).map(|()| blueprint)))
+    let blueprint = compose(sandbox, &gateway, &policies, &providers)?;
+    config.driver.admit(&blueprint)?;
+    Ok(blueprint)
 }
 
-/// Reads one object by name. That it is not there is for [`compose`] to say.
-async fn take<K>(
-    api: &Api<DeserializeGuard<K>>,
-    name: &str,
-    into: &mut Vec<K>,
-    unreadable: &mut Vec<BlueprintError>,
-) -> Result<(), kube::Error>
+/// One object by name. That it is not there is for [`compose`] to say.
+async fn named<K>(config: &ControllerConfig, seen: &Watched<K>, read: Read, name: &str) -> Result<Option<K>, Missing>
 where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    sort(api.get_opt(name).await?.as_ref(), name, into, unreadable);
-    Ok(())
+    Ok(match read {
+        Read::Seen => BlueprintError::unless_unreadable(seen.find(name).as_deref(), name)?,
+        Read::Live => {
+            let found = api::<DeserializeGuard<K>>(config).get_opt(name).await.map_err(Missing::Unread)?;
+            BlueprintError::unless_unreadable(found.as_ref(), name)?
+        }
+    })
 }
 
-fn sort<K>(found: Option<&DeserializeGuard<K>>, name: &str, into: &mut Vec<K>, unreadable: &mut Vec<BlueprintError>)
+/// All that can be read.
+async fn all<K>(config: &ControllerConfig, seen: &Watched<K>, read: Read) -> Result<Vec<K>, Missing>
 where
-    K: kube::Resource<DynamicType = ()> + Clone,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    match found {
-        Some(DeserializeGuard(Ok(object))) => into.push(object.clone()),
-        Some(DeserializeGuard(Err(invalid))) => {
-            unreadable.push(BlueprintError::unreadable_other::<K>(name, &invalid.error));
+    Ok(match read {
+        Read::Seen => seen.all(),
+        Read::Live => {
+            let found = api::<DeserializeGuard<K>>(config).list(&ListParams::default()).await.map_err(Missing::Unread)?;
+            found.items.into_iter().filter_map(|object| object.0.ok()).collect()
         }
-        None => {}
-    }
+    })
 }

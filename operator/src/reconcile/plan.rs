@@ -321,22 +321,23 @@ fn outcome(main: &MainProcessStatus) -> Option<Report> {
 /// The outcome of a sandbox whose main process had ended before its workload went. It is not
 /// started again, unless someone stopped it and wants it started.
 fn finished(observed: &Observed) -> Option<Report> {
-    let conditions = &observed.status.conditions;
+    if begins_anew(observed) { None } else { observed.status.main_process.as_ref().and_then(outcome) }
+}
+
+/// Whether it was stopped, and what the status tells of a main process is of the time before.
+fn begins_anew(observed: &Observed) -> bool {
+    let scheduled = conditions::find(&observed.status.conditions, conditions::SCHEDULED);
     match observed.status.phase {
-        // It was refused while it was on its way to be started again: what the status tells of a
-        // main process is of the time before.
-        Some(Phase::Error) if conditions::find(conditions, conditions::SCHEDULED).is_some_and(|c| c.status == Is::False.as_str()) => None,
-        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => None,
-        _ => observed.status.main_process.as_ref().and_then(outcome),
+        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => true,
+        // It was refused while it was on its way to be started again.
+        Some(Phase::Error) => scheduled.is_some_and(|c| c.status == Is::False.as_str()) && observed.status.main_process.is_some(),
+        _ => false,
     }
 }
 
 /// `Starting` for one that was stopped before, `Provisioning` otherwise.
 fn on_the_way(observed: &Observed) -> Phase {
-    match observed.status.phase {
-        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => Phase::Starting,
-        _ => Phase::Provisioning,
-    }
+    if begins_anew(observed) { Phase::Starting } else { Phase::Provisioning }
 }
 
 fn settled(report: Report) -> Step {

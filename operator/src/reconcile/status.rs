@@ -136,9 +136,11 @@ impl Report {
 
     /// The main process ended with 0.
     pub(super) fn completed() -> Self {
+        let (reason, message) = ("Completed", "the main process ended with exit code 0");
         Self {
             phase: Phase::Completed,
-            started: (Is::False, because("Completed", "the main process ended with exit code 0")),
+            started: (Is::False, because(reason, message)),
+            ready: (Is::False, because(reason, message)),
             ..Self::ready()
         }
     }

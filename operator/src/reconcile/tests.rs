@@ -575,6 +575,37 @@ fn a_restart_of_the_machine_starts_what_should_run_and_not_what_is_finished() {
 }
 
 #[test]
+fn what_is_started_again_and_refused_on_the_way_is_not_finished_by_its_earlier_end() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(0));
+    world.settle(Wish::Suspend);
+    world.reconcile(Wish::Run, None);
+    world.happen(Event::Evicted);
+    world.reconcile(Wish::Refused, None);
+    for _ in 0..2 {
+        world.reconcile(Wish::Run, None);
+        assert_eq!(world.status.phase, Some(Phase::Starting));
+    }
+    world.now += SignedDuration::try_from(limits::LOST_PAUSE).unwrap();
+    world.settle(Wish::Run);
+    assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 3));
+}
+
+#[test]
+fn what_is_completed_and_refused_is_not_ready() {
+    let mut world = World::new();
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(0));
+    world.reconcile(Wish::Refused, None);
+    assert_eq!(world.status.phase, Some(Phase::Completed));
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY).unwrap().status, "False");
+    assert!(is_true(&world.status.conditions, conditions::STALLED));
+    world.reconcile(Wish::Run, None);
+    assert_eq!(conditions::find(&world.status.conditions, conditions::READY), None);
+}
+
+#[test]
 fn a_session_that_does_not_come_is_an_error_after_its_deadline_and_recovers() {
     let mut world = World::new();
     world.reconcile(Wish::Run, None);
