@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use openshell_crds::{OpenShellSandbox, Provider, conditions};
 use openshell_proto::supervisor::{
     Config, ConfigResult, EnforcementReport, FromGateway, FromSupervisor, Heartbeat, Hello, config_result::Outcome, enforcement_report,
@@ -164,6 +164,42 @@ async fn credentials_wait_for_the_enforcement_report() {
     // The object never shows a value.
     let object = gateway.sandboxes().get(NAME).await.unwrap();
     assert!(!serde_json::to_string(&object).unwrap().contains("r0tated"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_deleted_takes_its_credentials_along() {
+    let room = Room::new("hub-deleted");
+    let ground = room.ground();
+    let gateway = ground.start().await;
+    let uid = with_credential(&gateway, "s3cret").await;
+    let mut played = Played::hello(&ground, &uid, "i").await;
+    let first = played.accepted().await.expect("a configuration");
+    played.acknowledge(&first).await;
+    played.enforce(&[]).await;
+    let held = played.config().await;
+    assert_eq!(held.credentials.len(), 1);
+    played.acknowledge(&held).await;
+
+    let providers: kube::Api<Provider> = kube::Api::default_namespaced(gateway.api.client());
+    let provider = providers.get("forge").await.unwrap();
+    providers.delete("forge", &DeleteParams::default()).await.unwrap();
+    let without = played.config().await;
+    assert!(without.credentials.is_empty() && !without.environment.contains_key("FORGE_TOKEN"), "{:?}", without.environment);
+    assert_eq!(without.policy_hash, held.policy_hash);
+    played.acknowledge(&without).await;
+    let said = |s: &OpenShellSandbox, reason: &str| {
+        let conditions = &s.status.as_ref().unwrap().conditions;
+        conditions::find(conditions, conditions::POLICY_ACKNOWLEDGED).is_some_and(|c| c.reason == reason)
+    };
+    gateway.until(NAME, "told", |s| said(s, "ProviderNotFound")).await;
+    // A supervisor that comes anew is not given a part.
+    let mut another = Played::hello(&ground, &uid, "j").await;
+    assert_eq!(another.accepted().await, None);
+
+    let again = Provider::new("forge", provider.spec);
+    providers.create(&PostParams::default(), &again).await.unwrap();
+    let whole = another.config().await;
+    assert!(whole.await_enforcement && whole.environment == held.environment);
 }
 
 #[tokio::test(flavor = "multi_thread")]
