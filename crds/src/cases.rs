@@ -14,7 +14,14 @@
 //! ```
 //!
 //! With more than one document, the earlier ones are created (they must be taken) and the last
-//! one replaces the object of its name. `expect: accepted` is a manifest that must be taken.
+//! one replaces the object of its name. `expect: accepted` is a manifest that must be taken. What is
+//! wrong with one all the same, the object itself says, with the status `False` of a condition:
+//!
+//! ```yaml
+//! # expect: accepted
+//! # condition: Accepted PolicyRefused
+//! # message: network_policies.web.endpoints[0].port
+//! ```
 
 use std::io;
 use std::path::Path;
@@ -56,6 +63,31 @@ impl Expected {
     }
 }
 
+/// What an object says of itself: a condition with the status `False`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its type.
+    pub condition: String,
+    /// Its reason.
+    pub reason: String,
+    /// Part of its message.
+    pub message: String,
+}
+
+impl Said {
+    /// Whether the object says so; what it says instead otherwise.
+    pub fn judge(&self, object: &Value) -> Result<(), String> {
+        let conditions = &object["status"]["conditions"];
+        let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == *self.condition);
+        let as_expected = found.is_some_and(|found| {
+            found["status"] == "False"
+                && found["reason"] == *self.reason
+                && found["message"].as_str().unwrap_or_default().contains(&self.message)
+        });
+        if as_expected { Ok(()) } else { Err(conditions.to_string()) }
+    }
+}
+
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -65,6 +97,8 @@ pub struct Case {
     pub what: String,
     /// What must happen.
     pub expected: Expected,
+    /// What the last document comes to say of itself.
+    pub said: Option<Said>,
     /// The documents.
     pub documents: Vec<Value>,
 }
@@ -137,10 +171,18 @@ fn parse(file: &str, text: &str) -> Result<Case, String> {
             }
         }
     };
+    let said = match head("condition") {
+        None => None,
+        Some(condition) => {
+            let (condition, reason) = condition.split_once(' ').ok_or("`condition` is a type and a reason")?;
+            let message = head("message").ok_or("a condition needs a `message`")?;
+            Some(Said { condition: condition.to_owned(), reason: reason.to_owned(), message })
+        }
+    };
     let documents =
         text.split("\n---\n").map(serde_saphyr::from_str).collect::<Result<Vec<Value>, _>>().map_err(|error| error.to_string())?;
     if documents.iter().any(|d| !d.is_object()) {
         return Err("every document must be an object".to_owned());
     }
-    Ok(Case { file: file.to_owned(), what, expected, documents })
+    Ok(Case { file: file.to_owned(), what, expected, said, documents })
 }

@@ -58,3 +58,10 @@ async fn every_case_has_its_verdict() {
     rig.stop().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_api_server_takes_and_cannot_be_says_so() {
+    let Some(rig) = Rig::start(serde_json::json!({})).await else { return };
+    crate::said::every_object_says_it(&rig.client, &rig.namespace).await;
+    rig.stop().await;
+}

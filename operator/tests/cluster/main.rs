@@ -14,5 +14,7 @@ mod killed;
 mod lifecycle;
 mod processes;
 mod rig;
+#[path = "../common/said.rs"]
+mod said;
 mod starting;
 mod telling;

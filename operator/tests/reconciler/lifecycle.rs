@@ -273,6 +273,14 @@ async fn refusals_say_why_and_mend_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_takes_and_cannot_be_says_so() {
+    let rig = Rig::new();
+    let reconciler = Reconciler::start(&rig).await;
+    crate::said::every_object_says_it(&reconciler.client, LOCAL_NAMESPACE).await;
+    reconciler.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn objects_made_together_need_no_order() {
     let rig = Rig::new();
     let reconciler = Reconciler::start(&rig).await;

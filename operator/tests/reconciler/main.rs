@@ -10,5 +10,7 @@ mod lifecycle;
 mod lifetime;
 mod objects;
 mod rig;
+#[path = "../common/said.rs"]
+mod said;
 mod spare;
 mod stand_in;
