@@ -158,14 +158,14 @@ fn suspend(because: &Suspension, observed: &Observed, now: Timestamp) -> Step {
 /// Its objects do not make a sandbox. What runs goes on under its last good configuration;
 /// nothing is started.
 fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
+    if let Some(step) = over(observed, now) {
+        return step;
+    }
     match &observed.workload {
         WorkloadState::Starting { .. } | WorkloadState::Running { .. } => {
             let mut step = alive(observed, now);
             step.report.stalled = Some((error.reason.clone(), format!("{}; what runs keeps its last good configuration", error.message)));
             step
-        }
-        WorkloadState::Absent | WorkloadState::Lost { .. } if finished(observed).is_some() => {
-            settled(finished(observed).unwrap_or_else(Report::deleting))
         }
         WorkloadState::Stopping => Step {
             actions: Vec::new(),
@@ -180,7 +180,7 @@ fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
 
 /// It shall run.
 fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Step {
-    if let Some(step) = made_anew(observed, now) {
+    if let Some(step) = over(observed, now) {
         return step;
     }
     match &observed.workload {
@@ -191,17 +191,12 @@ fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Ste
             report: Report::scheduled(on_the_way(observed), "Stopping", "the workload before it is still ending"),
             recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
         },
-        WorkloadState::Lost { code, message, at } if finished(observed).is_none() && now < after(*at, limits::LOST_PAUSE) => Step {
+        WorkloadState::Lost { code, message, at } if now < after(*at, limits::LOST_PAUSE) => Step {
             actions: Vec::new(),
             report: Report::scheduled(on_the_way(observed), code, message),
             recheck_at: Some(after(*at, limits::LOST_PAUSE)),
         },
         WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } => {
-            if (observed.workload != WorkloadState::Suspended || platform_restarts(observed))
-                && let Some(outcome) = finished(observed)
-            {
-                return settled(outcome);
-            }
             let mut actions = Vec::with_capacity(2);
             if observed.cleanup == Cleanup::Finalizer && observed.hold == Hold::Free {
                 actions.push(Action::Hold);
@@ -212,16 +207,22 @@ fn run(blueprint: &SandboxBlueprint, observed: &Observed, now: Timestamp) -> Ste
     }
 }
 
-/// The driver's platform makes a workload anew when it was taken away, as Kubernetes does with a
-/// pod. One that was finished must not run again: it is held back, and keeps its outcome.
-fn made_anew(observed: &Observed, now: Timestamp) -> Option<Step> {
-    let other = match observed.workload {
+/// What is finished, and whose supervisor is gone, keeps its outcome. The driver's platform may make
+/// a workload anew when it was taken away, as Kubernetes does with a pod: that one is held back.
+fn over(observed: &Observed, now: Timestamp) -> Option<Step> {
+    let outcome = finished(observed)?;
+    let anew = match &observed.workload {
+        WorkloadState::Absent | WorkloadState::Lost { .. } => return Some(settled(outcome)),
+        WorkloadState::Suspended if platform_restarts(observed) => return Some(settled(outcome)),
         WorkloadState::Stopping | WorkloadState::Starting { .. } => true,
         WorkloadState::Running { .. } => current_session(observed).is_none(),
-        _ => false,
+        WorkloadState::Suspended | WorkloadState::Failed { .. } => false,
     };
-    let outcome = finished(observed).filter(|_| other && platform_restarts(observed))?;
-    Some(Step { actions: vec![Action::Suspend], report: outcome, recheck_at: Some(after(now, limits::STOPPING_RECHECK)) })
+    (anew && platform_restarts(observed)).then(|| Step {
+        actions: vec![Action::Suspend],
+        report: outcome,
+        recheck_at: Some(after(now, limits::STOPPING_RECHECK)),
+    })
 }
 
 fn platform_restarts(observed: &Observed) -> bool {

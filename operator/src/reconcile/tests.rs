@@ -78,6 +78,8 @@ enum Event {
     Died,
     /// Its node ends it.
     Evicted,
+    /// Somebody deletes its pod, for which the platform makes another one.
+    Replaced,
     /// What was stopping has stopped.
     Stopped,
     /// The machine is restarted.
@@ -91,12 +93,16 @@ enum Event {
 #[derive(Clone, Debug)]
 struct World {
     now: Timestamp,
+    /// With owner references, it is a cluster: its workload is made anew whoever ends it.
+    cleanup: Cleanup,
     exists: bool,
     deleted: bool,
     hold: Hold,
     workload: WorkloadState,
     /// Whether a stopping workload is removed in the end.
     removing: bool,
+    /// Whether another one is made for it in the end.
+    replaced: bool,
     /// Whether the driver holds anything on disk.
     directory: bool,
     status: OpenShellSandboxStatus,
@@ -107,11 +113,13 @@ impl World {
     fn new() -> Self {
         Self {
             now: start(),
+            cleanup: Cleanup::Finalizer,
             exists: true,
             deleted: false,
             hold: Hold::Free,
             workload: WorkloadState::Absent,
             removing: false,
+            replaced: false,
             directory: false,
             status: OpenShellSandboxStatus::default(),
             starts: 0,
@@ -121,7 +129,7 @@ impl World {
     fn observed(&self) -> Observed {
         Observed {
             driver: "process".into(),
-            cleanup: Cleanup::Finalizer,
+            cleanup: self.cleanup,
             hold: self.hold,
             workload: self.workload.clone(),
             status: self.status.clone(),
@@ -133,6 +141,24 @@ impl World {
     fn plan(&self, wish: Wish) -> Plan {
         let wish = if self.deleted { Wish::Remove } else { wish };
         plan(&wish.desired(), &self.observed(), self.now)
+    }
+
+    fn in_cluster(&self) -> bool {
+        self.cleanup == Cleanup::OwnerReferences
+    }
+
+    /// A workload begins.
+    fn begin(&mut self) {
+        self.workload = WorkloadState::Starting { waiting: None };
+        self.directory = true;
+        self.starts += 1;
+    }
+
+    /// In a cluster everything goes with its object.
+    fn collect(&mut self) {
+        if self.in_cluster() {
+            (self.exists, self.workload, self.directory) = (false, WorkloadState::Absent, false);
+        }
     }
 
     /// Carries one action out, as the driver's contract says.
@@ -149,23 +175,23 @@ impl World {
                 assert!(!self.deleted, "deleted twice");
                 self.deleted = true;
                 self.exists = self.hold == Hold::Held;
+                self.collect();
             }
             Action::Ensure(_) => {
-                assert_eq!(self.hold, Hold::Held, "a workload begins that nothing would clean up");
+                assert!(self.hold == Hold::Held || self.in_cluster(), "a workload begins that nothing would clean up");
                 match self.workload {
-                    WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } => {
-                        self.workload = WorkloadState::Starting { waiting: None };
-                        self.directory = true;
-                        self.starts += 1;
-                    }
+                    WorkloadState::Absent | WorkloadState::Suspended | WorkloadState::Lost { .. } => self.begin(),
                     ref other => panic!("a second workload beside one that is {other:?}"),
                 }
             }
-            Action::Suspend => match self.workload {
-                WorkloadState::Starting { .. } | WorkloadState::Running { .. } => self.workload = WorkloadState::Stopping,
-                WorkloadState::Failed { .. } | WorkloadState::Lost { .. } => self.workload = WorkloadState::Suspended,
-                _ => {}
-            },
+            Action::Suspend => {
+                self.replaced = false;
+                match self.workload {
+                    WorkloadState::Starting { .. } | WorkloadState::Running { .. } => self.workload = WorkloadState::Stopping,
+                    WorkloadState::Failed { .. } | WorkloadState::Lost { .. } => self.workload = WorkloadState::Suspended,
+                    _ => {}
+                }
+            }
             Action::Delete => match self.workload {
                 WorkloadState::Starting { .. } | WorkloadState::Running { .. } | WorkloadState::Stopping => {
                     self.workload = WorkloadState::Stopping;
@@ -223,11 +249,20 @@ impl World {
                 self.workload =
                     WorkloadState::Lost { code: "Evicted".into(), message: "the node was short of memory".into(), at: self.now };
             }
+            (Event::Replaced, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) if self.in_cluster() => {
+                self.workload = WorkloadState::Stopping;
+                self.replaced = true;
+            }
+            (Event::Stopped | Event::Rebooted, WorkloadState::Stopping) if self.replaced => {
+                self.replaced = false;
+                self.begin();
+            }
             (Event::Stopped, WorkloadState::Stopping) => {
                 self.workload = if self.removing { WorkloadState::Absent } else { WorkloadState::Suspended };
                 self.directory = !self.removing;
                 self.removing = false;
             }
+            (Event::Rebooted, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) if self.in_cluster() => self.begin(),
             (Event::Rebooted, WorkloadState::Starting { .. } | WorkloadState::Running { .. }) => self.workload = WorkloadState::Absent,
             (Event::Rebooted, WorkloadState::Stopping) => {
                 self.workload = WorkloadState::Suspended;
@@ -249,6 +284,9 @@ impl World {
                 return;
             }
             self.act(action);
+        }
+        if wish == Wish::Remove {
+            self.collect();
         }
         if self.exists && until.is_none() {
             self.status = self.plan(wish).status;
@@ -282,6 +320,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (0..3).prop_map(Event::MainExited),
         1 => Just(Event::Died),
         1 => Just(Event::Evicted),
+        1 => Just(Event::Replaced),
         3 => Just(Event::Stopped),
         1 => Just(Event::Rebooted),
         2 => (0_i64..15).prop_map(Event::Minutes),
@@ -301,14 +340,17 @@ fn calm() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Reconciles (some cut short), events, in any order.
-fn history() -> impl Strategy<Value = Vec<(Wish, Option<usize>, Event)>> {
-    prop::collection::vec((wishes(), prop::option::weighted(0.3, 0_usize..3), events()), 0..40)
+/// Reconciles (some cut short), events, in any order, locally or in a cluster.
+type History = (Cleanup, Vec<(Wish, Option<usize>, Event)>);
+
+fn history() -> impl Strategy<Value = History> {
+    let steps = prop::collection::vec((wishes(), prop::option::weighted(0.3, 0_usize..3), events()), 0..40);
+    (prop_oneof![Just(Cleanup::Finalizer), Just(Cleanup::OwnerReferences)], steps)
 }
 
-fn lived(history: &[(Wish, Option<usize>, Event)]) -> World {
-    let mut world = World::new();
-    for (wish, until, event) in history {
+fn lived((cleanup, steps): &History) -> World {
+    let mut world = World { cleanup: *cleanup, ..World::new() };
+    for (wish, until, event) in steps {
         world.reconcile(*wish, *until);
         world.happen(*event);
     }
@@ -387,13 +429,40 @@ proptest! {
         }
     }
 
+    /// What has finished does not run again by itself, whatever its platform does, until someone stops
+    /// and starts it.
+    #[test]
+    fn finished_stays_finished(history in history(), code in 0_i32..2, steps in prop::collection::vec(
+        (prop_oneof![3 => Just(Wish::Run), 1 => Just(Wish::Refused)], events()), 0..12)
+    ) {
+        let mut world = lived(&history);
+        prop_assume!(!world.deleted);
+        world.settle(Wish::Suspend);
+        world.settle(Wish::Run);
+        world.happen(Event::MainExited(code));
+        world.reconcile(Wish::Run, None);
+        let ended = world.status.main_process.clone();
+        for (wish, event) in steps {
+            if !matches!(event, Event::MainExited(_)) {
+                world.happen(event);
+            }
+            world.reconcile(wish, None);
+            prop_assert_eq!(&world.status.main_process, &ended, "it ran again");
+        }
+        for wish in [Wish::Refused, Wish::Run] {
+            world.settle(wish);
+            prop_assert_eq!(&world.status.main_process, &ended, "it ran again");
+        }
+    }
+
     /// A refusal starts nothing and stops nothing.
     #[test]
     fn refusals_start_and_stop_nothing(history in history()) {
         let world = lived(&history);
         prop_assume!(!world.deleted);
         let plan = world.plan(Wish::Refused);
-        prop_assert!(plan.actions.is_empty());
+        let holds_back = world.in_cluster() && plan.actions == [Action::Suspend] && world.plan(Wish::Run).actions == plan.actions;
+        prop_assert!(plan.actions.is_empty() || holds_back, "{:?}", plan.actions);
         let ran = is_true(&world.status.conditions, conditions::READY) && matches!(world.workload, WorkloadState::Running { .. })
             && world.status.session.as_ref().is_some_and(|session| session.connected);
         if ran && world.plan(Wish::Run).status.phase == Some(Phase::Ready) {
@@ -793,12 +862,16 @@ fn what_was_finished_is_held_back_where_the_platform_would_start_it_again() {
     let another = WorkloadState::Running { id: "demo".into(), instance: Some("another".into()), since: None };
     for state in [WorkloadState::Stopping, WorkloadState::Starting { waiting: None }, another] {
         observed.workload = state;
-        let plan = plan(&Wish::Run.desired(), &observed, world.now);
-        assert_eq!((plan.actions, plan.status.phase), (vec![Action::Suspend], Some(Phase::Completed)));
+        for wish in [Wish::Run, Wish::Refused] {
+            let plan = plan(&wish.desired(), &observed, world.now);
+            assert_eq!((plan.actions, plan.status.phase), (vec![Action::Suspend], Some(Phase::Completed)));
+        }
     }
     observed.workload = WorkloadState::Suspended;
-    let rest = plan(&Wish::Run.desired(), &observed, world.now);
-    assert_eq!((rest.actions, rest.status.phase), (Vec::new(), Some(Phase::Completed)));
+    for wish in [Wish::Run, Wish::Refused] {
+        let rest = plan(&wish.desired(), &observed, world.now);
+        assert_eq!((rest.actions, rest.status.phase), (Vec::new(), Some(Phase::Completed)));
+    }
     // Someone stops it, and starts it.
     observed.status = plan(&Wish::Suspend.desired(), &observed, world.now).status;
     assert!(matches!(plan(&Wish::Run.desired(), &observed, world.now).actions[..], [Action::Ensure(_)]));
