@@ -213,8 +213,8 @@ pub enum Phase {
     Completed,
 }
 
-/// What is known of a sandbox. The operator owns `phase`, `driver`, `workload`,
-/// `sideloadMethod`, `idleSince`, `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
+/// What is known of a sandbox. The operator owns `phase`, `driver`, `workload`, `sideloadMethod`,
+/// `idleSince`, `stoppedInstance`, `observedGeneration` and its conditions; the gateway owns `session`, `policy`,
 /// `mainProcess`, `enforcement` and its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -238,6 +238,10 @@ pub struct OpenShellSandboxStatus {
     /// A later `session.lastActivity`, which `start` sets, ends that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Time>,
+    /// Instance of the supervisor that was stopped last. As long as `session` is still of that one,
+    /// what is told of a main process is of the time before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_instance: Option<String>,
     /// For machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]

@@ -83,8 +83,8 @@ fn desired(task: &Task, before: &OpenShellSandboxStatus, sandbox: &OpenShellSand
         conditions::set(&mut next.conditions, enforced_condition(&enforcement, generation));
         next.enforcement = Some(enforcement);
     }
-    if let Some(main) = &task.main {
-        next.main_process = Some(main_status(main));
+    if task.instance.is_some() {
+        next.main_process = task.main.as_ref().map(main_status);
     }
     next.policy = policy(task, before.policy.as_ref());
     if next.session.is_some() {

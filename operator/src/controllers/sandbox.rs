@@ -447,6 +447,7 @@ impl Attempt<'_> {
             ("workload", status::field(&after.workload)),
             ("sideloadMethod", status::field(&after.sideload_method)),
             ("idleSince", status::field(&after.idle_since)),
+            ("stoppedInstance", status::field(&after.stopped_instance)),
             ("conditions", status::field(&after.conditions)),
         ]
         .into_iter()

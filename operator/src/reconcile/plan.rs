@@ -327,18 +327,19 @@ fn finished(observed: &Observed) -> Option<Report> {
 
 /// Whether it was stopped, and what the status tells of a main process is of the time before.
 fn begins_anew(observed: &Observed) -> bool {
-    let scheduled = conditions::find(&observed.status.conditions, conditions::SCHEDULED);
-    match observed.status.phase {
-        Some(Phase::Stopped | Phase::Stopping | Phase::Starting) => true,
-        // It was refused while it was on its way to be started again.
-        Some(Phase::Error) => scheduled.is_some_and(|c| c.status == Is::False.as_str()) && observed.status.main_process.is_some(),
-        _ => false,
+    match (&observed.status.session, &observed.status.stopped_instance) {
+        (Some(session), Some(stopped)) => session.instance_id == *stopped,
+        _ => was_stopped(observed),
     }
+}
+
+fn was_stopped(observed: &Observed) -> bool {
+    matches!(observed.status.phase, Some(Phase::Stopped | Phase::Stopping | Phase::Starting))
 }
 
 /// `Starting` for one that was stopped before, `Provisioning` otherwise.
 fn on_the_way(observed: &Observed) -> Phase {
-    if begins_anew(observed) { Phase::Starting } else { Phase::Provisioning }
+    if was_stopped(observed) || begins_anew(observed) { Phase::Starting } else { Phase::Provisioning }
 }
 
 fn settled(report: Report) -> Step {

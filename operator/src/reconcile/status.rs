@@ -198,6 +198,9 @@ impl Report {
         status.observed_generation = Some(generation);
         status.phase = Some(self.phase);
         status.idle_since = self.idle_since;
+        if matches!(self.phase, Phase::Stopping | Phase::Stopped) {
+            status.stopped_instance = status.session.as_ref().map(|session| session.instance_id.clone());
+        }
         if self.scheduled.0 == Is::True {
             status.driver = Some(observed.driver.clone());
         }

@@ -222,6 +222,9 @@ impl World {
                     Some(PolicyInForce { revision: 1, hash: "h".into(), acknowledged_revision: Some(1), ..Default::default() });
             }
             (Event::PolicyRejected, WorkloadState::Running { instance: Some(instance), .. }) => {
+                if self.status.session.as_ref().is_none_or(|session| session.instance_id != *instance) {
+                    self.status.main_process = None;
+                }
                 self.status.session = Some(SessionStatus { instance_id: instance.clone(), connected: true, ..Default::default() });
                 self.status.policy = Some(PolicyInForce { revision: 1, hash: "h".into(), error: Some("no".into()), ..Default::default() });
             }
@@ -659,6 +662,25 @@ fn what_is_started_again_and_refused_on_the_way_is_not_finished_by_its_earlier_e
     world.now += SignedDuration::try_from(limits::LOST_PAUSE).unwrap();
     world.settle(Wish::Run);
     assert_eq!((world.status.phase, world.starts), (Some(Phase::Ready), 3));
+}
+
+#[test]
+fn what_is_started_again_waits_for_its_session_however_long_that_takes() {
+    let mut world = World { cleanup: Cleanup::OwnerReferences, ..World::new() };
+    world.settle(Wish::Run);
+    world.happen(Event::MainExited(0));
+    world.settle(Wish::Suspend);
+    assert_eq!(world.status.stopped_instance.as_deref(), Some("i1"));
+    for event in [Event::Minutes(0), Event::Identified, Event::Minutes(60), Event::Rebooted, Event::Identified] {
+        world.happen(event);
+        world.reconcile(Wish::Run, None);
+        assert!(!matches!(world.plan(Wish::Run).actions[..], [Action::Suspend]), "{event:?}");
+    }
+    world.happen(Event::Minutes(60));
+    world.reconcile(Wish::Run, None);
+    assert_eq!(conditions::find(&world.status.conditions, conditions::STALLED).unwrap().reason, "SessionTimeout");
+    world.settle(Wish::Run);
+    assert_eq!(world.status.phase, Some(Phase::Ready));
 }
 
 #[test]
