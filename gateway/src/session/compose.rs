@@ -5,8 +5,8 @@
 //!
 //! * *A credential that is taken away is gone.* A sandbox that runs loses the values of a Secret that was
 //!   deleted, or is not ours any more, and what a Provider brought that was deleted; its placeholders
-//!   stand for nothing then. One that cannot be read at the moment is not deleted: what the supervisor
-//!   has stays.
+//!   stand for nothing then, whatever became of its policy. One that cannot be read at the moment is not
+//!   deleted: what the supervisor has stays.
 //! * *Credentials wait for enforcement.* Until the supervisor has reported what its kernel
 //!   holds, it gets placeholders and no values, and is told to hold the agent back. Where the
 //!   agent could read the supervisor's secrets, it never gets any.
@@ -18,10 +18,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, sandbox::LocalRef};
+use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, policy::PolicyDocument, sandbox::LocalRef};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
-    blueprint::{self, BlueprintError, CredentialBinding, Reason, SandboxBlueprint},
+    blueprint::{self, BlueprintError, CredentialBinding, SandboxBlueprint},
     revisions::{self, Numbered},
 };
 use openshell_proto::supervisor::{self, Config, Credential, MainCommand};
@@ -68,8 +68,8 @@ pub(super) struct Prepared {
     blueprint: SandboxBlueprint,
     /// The revision to push: the newest, or the one in force where the newest has to wait.
     revision: Revision,
-    /// A provider that was deleted under a running agent.
-    deleted: Option<Problem>,
+    /// What is missing from it under a running agent: a provider is gone, or its policy is none any more.
+    problem: Option<Problem>,
 }
 
 /// Composes the blueprint and records its policy. Needs no session: when the supervisor comes,
@@ -77,14 +77,28 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(task: &mut Task, held: Held) -> Result<Prepared, Failure> {
     let sandbox = task.sandbox().ok_or(Failure::Absent)?;
     let inner = Arc::clone(&task.inner);
-    let (gateway, policies, providers) = (gateway(&inner)?, policies(&inner, &sandbox)?, providers(&inner, &sandbox)?);
-    let (blueprint, deleted) = match blueprint::compose(&sandbox, &gateway, &policies, &providers) {
-        Err(error) if error.reason == Reason::ProviderNotFound && held == Held::Something => {
+    let (gateway, policies, providers) = (gateway(&inner)?, policies(&inner, &sandbox), providers(&inner, &sandbox)?);
+    let compose = |sandbox: &OpenShellSandbox| match &policies {
+        Ok(policies) => blueprint::compose(sandbox, &gateway, policies, &providers),
+        Err(unreadable) => Err(unreadable.clone()),
+    };
+    let (blueprint, problem) = match compose(&sandbox) {
+        Ok(blueprint) => (blueprint, None),
+        Err(error) if held == Held::Nothing => return Err(error.into()),
+        Err(error) => {
             let mut rest = OpenShellSandbox::clone(&sandbox);
             rest.spec.provider_refs.retain(|reference| providers.iter().any(|provider| provider.name_any() == reference.name));
-            (blueprint::compose(&rest, &gateway, &policies, &providers)?, Some(error.into()))
+            if let Ok(blueprint) = compose(&rest) {
+                (blueprint, Some(error.into()))
+            } else {
+                let Some(revision) = task.in_force.clone() else { return Err(error.into()) };
+                (rest.spec.policy_ref, rest.spec.policy) = (None, Some(document(&revision.policy)));
+                let Ok(blueprint) = blueprint::compose(&rest, &gateway, &[], &providers) else { return Err(error.into()) };
+                let newest = task.known_policy.as_ref().map_or(revision.number, |known| known.number);
+                task.refuse_revision(newest, &error.message);
+                return Ok(Prepared { sandbox, blueprint, revision, problem: Some(error.into()) });
+            }
         }
-        composed => (composed?, None),
     };
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
@@ -111,7 +125,11 @@ pub(super) async fn prepare(task: &mut Task, held: Held) -> Result<Prepared, Fai
             newest
         }
     };
-    Ok(Prepared { sandbox, blueprint, revision, deleted })
+    Ok(Prepared { sandbox, blueprint, revision, problem })
+}
+
+fn document(policy: &openshell_policy::Policy) -> PolicyDocument {
+    PolicyDocument(serde_json::from_slice(&policy.canonical_json()).unwrap_or_default())
 }
 
 fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, BlueprintError> {
@@ -193,8 +211,8 @@ pub(super) enum Held {
 /// A configuration, and what is missing from it.
 pub(super) struct Composed {
     pub(super) config: Config,
-    /// Why one or more credentials were left out.
-    pub(super) revoked: Option<Problem>,
+    /// Why it is not what the objects ask for.
+    pub(super) problem: Option<Problem>,
 }
 
 /// Why a credential is not given.
@@ -225,7 +243,7 @@ enum Release {
 
 /// The configuration, without its revision number. A supervisor that has none yet gets it only whole.
 pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Result<Composed, Failure> {
-    let Prepared { sandbox, blueprint, revision, deleted } = prepared;
+    let Prepared { sandbox, blueprint, revision, mut problem } = prepared;
     let inner = &task.inner;
     let release = match &task.enforcement {
         None => Release::Wait,
@@ -236,7 +254,6 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
     let mut credentials = Vec::new();
     let mut values = Values::default();
     let mut withheld = false;
-    let mut missing = deleted;
     for provider in &blueprint.providers {
         for binding in &provider.credentials {
             let found = match placeholder(inner, binding).await {
@@ -248,11 +265,11 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
             };
             let (placeholder, value) = match found {
                 Ok(found) => found,
-                Err(Unusable::Revoked(problem)) if held == Held::Something => {
-                    missing.get_or_insert(problem);
+                Err(Unusable::Revoked(why)) if held == Held::Something => {
+                    problem.get_or_insert(why);
                     continue;
                 }
-                Err(Unusable::Revoked(problem) | Unusable::Unknown(problem)) => return Err(Failure::Problem(problem)),
+                Err(Unusable::Revoked(why) | Unusable::Unknown(why)) => return Err(Failure::Problem(why)),
             };
             environment.insert(binding.env.clone(), placeholder.clone());
             if let Some(value) = value {
@@ -291,7 +308,7 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
         forbidden_destinations: forbidden(&inner.config),
         await_enforcement: withheld && release == Release::Wait,
     };
-    Ok(Composed { config, revoked: missing })
+    Ok(Composed { config, problem })
 }
 
 /// What no policy can grant, as it is now.

@@ -533,8 +533,8 @@ impl Task {
         };
         match composed {
             Ok(composed) => {
-                let (config, revoked) = composed.map_or((None, None), |composed| (Some(composed.config), composed.revoked));
-                self.problem = revoked;
+                let (config, problem) = composed.map_or((None, None), |composed| (Some(composed.config), composed.problem));
+                self.problem = problem;
                 config
             }
             Err(compose::Failure::Problem(problem)) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use openshell_crds::{OpenShellSandbox, Provider, conditions};
+use openshell_crds::{OpenShellSandbox, Policy, PolicySpec, Provider, conditions};
 use openshell_proto::supervisor::{
     Config, ConfigResult, EnforcementReport, FromGateway, FromSupervisor, Heartbeat, Hello, config_result::Outcome, enforcement_report,
     from_gateway, from_supervisor, supervisor_session_client::SupervisorSessionClient,
@@ -116,6 +116,11 @@ async fn with_credential(gateway: &Gateway, value: &str) -> String {
     gateway.create(NAME, spec).await.metadata.uid.unwrap()
 }
 
+fn acknowledged_for(sandbox: &OpenShellSandbox, reason: &str) -> bool {
+    let conditions = &sandbox.status.as_ref().unwrap().conditions;
+    conditions::find(conditions, conditions::POLICY_ACKNOWLEDGED).is_some_and(|c| c.reason == reason)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_only_its_own_sandbox() {
     let room = Room::new("hub-token");
@@ -187,11 +192,7 @@ async fn a_provider_that_is_deleted_takes_its_credentials_along() {
     assert!(without.credentials.is_empty() && !without.environment.contains_key("FORGE_TOKEN"), "{:?}", without.environment);
     assert_eq!(without.policy_hash, held.policy_hash);
     played.acknowledge(&without).await;
-    let said = |s: &OpenShellSandbox, reason: &str| {
-        let conditions = &s.status.as_ref().unwrap().conditions;
-        conditions::find(conditions, conditions::POLICY_ACKNOWLEDGED).is_some_and(|c| c.reason == reason)
-    };
-    gateway.until(NAME, "told", |s| said(s, "ProviderNotFound")).await;
+    gateway.until(NAME, "told", |s| acknowledged_for(s, "ProviderNotFound")).await;
     // A supervisor that comes anew is not given a part.
     let mut another = Played::hello(&ground, &uid, "j").await;
     assert_eq!(another.accepted().await, None);
@@ -200,6 +201,35 @@ async fn a_provider_that_is_deleted_takes_its_credentials_along() {
     providers.create(&PostParams::default(), &again).await.unwrap();
     let whole = another.config().await;
     assert!(whole.await_enforcement && whole.environment == held.environment);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_taken_away_although_the_policy_is_gone() {
+    let room = Room::new("hub-gone");
+    let ground = room.ground();
+    let gateway = ground.start().await;
+    let uid = with_credential(&gateway, "s3cret").await;
+    let policies: kube::Api<Policy> = kube::Api::default_namespaced(gateway.api.client());
+    let own = gateway.sandboxes().get(NAME).await.unwrap().spec.policy.unwrap();
+    let policy = Policy::new("own", PolicySpec { policy: own, selector: None });
+    policies.create(&PostParams::default(), &policy).await.unwrap();
+    let named = Patch::Merge(json!({ "spec": { "policy": null, "policyRef": { "name": "own" } } }));
+    gateway.sandboxes().patch(NAME, &PatchParams::default(), &named).await.unwrap();
+
+    let mut played = Played::hello(&ground, &uid, "i").await;
+    let first = played.accepted().await.expect("a configuration");
+    played.acknowledge(&first).await;
+    played.enforce(&[]).await;
+    let held = played.config().await;
+    played.acknowledge(&held).await;
+    policies.delete("own", &DeleteParams::default()).await.unwrap();
+    gateway.until(NAME, "told", |s| acknowledged_for(s, "PolicyNotFound")).await;
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::default_namespaced(gateway.api.client());
+    secrets.delete("osprov-forge", &DeleteParams::default()).await.unwrap();
+    let without = played.config().await;
+    assert!(without.credentials.is_empty() && held.credentials.len() == 1);
+    assert_eq!((&without.policy_json, without.policy_version), (&held.policy_json, held.policy_version), "its policy stays");
+    gateway.until(NAME, "told", |s| acknowledged_for(s, "PolicyNotFound")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
