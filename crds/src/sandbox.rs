@@ -238,8 +238,8 @@ pub struct OpenShellSandboxStatus {
     /// A later `session.lastActivity`, which `start` sets, ends that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Time>,
-    /// Instance of the supervisor that was stopped last. As long as `session` is still of that one,
-    /// what is told of a main process is of the time before.
+    /// Instance of the supervisor that was stopped last; empty if it had none. As long as `session` is
+    /// still of that one, what is told of a main process is of the time before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_instance: Option<String>,
     /// For machines.

@@ -18,7 +18,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider, policy::PolicyDocument, sandbox::LocalRef};
+use openshell_crds::{
+    OpenShellGateway, OpenShellSandbox, Policy, Provider, policy::PolicyDocument, provider::SecretKeyRef, sandbox::LocalRef,
+};
 use openshell_operator::{
     api::{SecretBytes, SecretError},
     blueprint::{self, BlueprintError, CredentialBinding, SandboxBlueprint},
@@ -68,7 +70,7 @@ pub(super) struct Prepared {
     blueprint: SandboxBlueprint,
     /// The revision to push: the newest, or the one in force where the newest has to wait.
     revision: Revision,
-    /// What is missing from it under a running agent: a provider is gone, or its policy is none any more.
+    /// Why it is not what the objects ask for.
     problem: Option<Problem>,
 }
 
@@ -78,27 +80,18 @@ pub(super) async fn prepare(task: &mut Task, held: Held) -> Result<Prepared, Fai
     let sandbox = task.sandbox().ok_or(Failure::Absent)?;
     let inner = Arc::clone(&task.inner);
     let (gateway, policies, providers) = (gateway(&inner)?, policies(&inner, &sandbox), providers(&inner, &sandbox)?);
-    let compose = |sandbox: &OpenShellSandbox| match &policies {
-        Ok(policies) => blueprint::compose(sandbox, &gateway, policies, &providers),
-        Err(unreadable) => Err(unreadable.clone()),
-    };
-    let (blueprint, problem) = match compose(&sandbox) {
-        Ok(blueprint) => (blueprint, None),
-        Err(error) if held == Held::Nothing => return Err(error.into()),
-        Err(error) => {
-            let mut rest = OpenShellSandbox::clone(&sandbox);
-            rest.spec.provider_refs.retain(|reference| providers.iter().any(|provider| provider.name_any() == reference.name));
-            if let Ok(blueprint) = compose(&rest) {
-                (blueprint, Some(error.into()))
-            } else {
-                let Some(revision) = task.in_force.clone() else { return Err(error.into()) };
-                (rest.spec.policy_ref, rest.spec.policy) = (None, Some(document(&revision.policy)));
-                let Ok(blueprint) = blueprint::compose(&rest, &gateway, &[], &providers) else { return Err(error.into()) };
-                let newest = task.known_policy.as_ref().map_or(revision.number, |known| known.number);
-                task.refuse_revision(newest, &error.message);
-                return Ok(Prepared { sandbox, blueprint, revision, problem: Some(error.into()) });
-            }
+    let blueprint = match policies.and_then(|policies| blueprint::compose(&sandbox, &gateway, &policies, &providers)) {
+        Ok(blueprint) => blueprint,
+        // It has what another gateway pushed, and may have what is gone since.
+        Err(error) if held == Held::Something && task.pushed.is_none() => {
+            let rest = task.in_force.clone().and_then(|in_force| {
+                let rest = rest(&sandbox, &in_force, &providers)?;
+                Some((blueprint::compose(&rest, &gateway, &[], &providers).ok()?, in_force))
+            });
+            let Some((blueprint, revision)) = rest else { return Err(error.into()) };
+            return Ok(Prepared { sandbox, blueprint, revision, problem: Some(error.into()) });
         }
+        Err(error) => return Err(error.into()),
     };
     let newest = newest(task, &inner, &sandbox, &blueprint).await?;
     task.known_policy = Some(newest.clone());
@@ -125,11 +118,16 @@ pub(super) async fn prepare(task: &mut Task, held: Held) -> Result<Prepared, Fai
             newest
         }
     };
-    Ok(Prepared { sandbox, blueprint, revision, problem })
+    Ok(Prepared { sandbox, blueprint, revision, problem: None })
 }
 
-fn document(policy: &openshell_policy::Policy) -> PolicyDocument {
-    PolicyDocument(serde_json::from_slice(&policy.canonical_json()).unwrap_or_default())
+/// The sandbox under the policy that it enforces, without providers that are gone.
+fn rest(sandbox: &OpenShellSandbox, in_force: &Revision, providers: &[Provider]) -> Option<OpenShellSandbox> {
+    let mut rest = sandbox.clone();
+    rest.spec.provider_refs.retain(|reference| providers.iter().any(|provider| provider.name_any() == reference.name));
+    let policy = serde_json::from_slice(&in_force.policy.canonical_json()).ok()?;
+    (rest.spec.policy_ref, rest.spec.policy) = (None, Some(PolicyDocument(policy)));
+    Some(rest)
 }
 
 fn gateway(inner: &Inner) -> Result<Arc<OpenShellGateway>, BlueprintError> {
@@ -152,7 +150,8 @@ fn policies(inner: &Inner, sandbox: &OpenShellSandbox) -> Result<Vec<Policy>, Bl
             Ok(BlueprintError::unless_unreadable(found.as_deref(), name)?.into_iter().collect())
         }
         (None, Some(_)) => Ok(Vec::new()),
-        (None, None) => Ok(all.state().iter().filter_map(|policy| policy.0.clone().ok()).filter(|p| p.spec.selector.is_some()).collect()),
+        // Any may select it.
+        (None, None) => BlueprintError::unless_any_unreadable(all.state().iter().map(Arc::as_ref)),
     }
 }
 
@@ -309,6 +308,43 @@ pub(super) async fn config(task: &Task, prepared: Prepared, held: Held) -> Resul
         await_enforcement: withheld && release == Release::Wait,
     };
     Ok(Composed { config, problem })
+}
+
+/// A configuration that stays although its objects make none any more: but for the credentials whose
+/// Provider or Secret is gone.
+pub(super) async fn still_given(task: &mut Task, mut config: Config) -> Config {
+    let Some(sandbox) = task.sandbox() else { return config };
+    let mut values = Values::default();
+    let mut kept = Vec::with_capacity(config.credentials.len());
+    for credential in std::mem::take(&mut config.credentials) {
+        if is_given(&task.inner, &mut values, &sandbox, &credential).await {
+            kept.push(credential);
+        } else {
+            config.environment.remove(&credential.env);
+        }
+    }
+    config.credentials = kept;
+    config
+}
+
+async fn is_given(inner: &Inner, values: &mut Values, sandbox: &OpenShellSandbox, credential: &Credential) -> bool {
+    let name = &credential.provider;
+    let provider = inner.objects.providers.get(&ObjectRef::new(name).within(&inner.config.namespace));
+    let Some(provider) = provider.filter(|_| sandbox.spec.provider_refs.iter().any(|reference| reference.name == *name)) else {
+        return false;
+    };
+    // Of one that cannot be read nothing is known.
+    let Ok(provider) = &provider.0 else { return true };
+    let Some(source) = provider.spec.credentials.iter().find(|source| source.name == credential.env) else { return false };
+    let SecretKeyRef { name: secret_name, key: secret_key } = source.secret_key_ref.clone();
+    let binding = CredentialBinding { env: credential.env.clone(), secret_name, secret_key, bindings: Vec::new() };
+    match placeholder(inner, &binding).await {
+        Ok(placeholder) if placeholder == credential.placeholder => {
+            !matches!(values.get(inner, name, &binding).await, Err(Unusable::Revoked(_)))
+        }
+        Ok(_) | Err(Unusable::Revoked(_)) => false,
+        Err(Unusable::Unknown(_)) => true,
+    }
 }
 
 /// What no policy can grant, as it is now.

@@ -167,6 +167,8 @@ pub(super) fn spawn(inner: &Arc<Inner>, uid: String, relays: Arc<Semaphore>) -> 
         enforcement: None,
         main: None,
         pushed: None,
+        came_with: 0,
+        came_begun: false,
         result: None,
         in_force: None,
         known_policy: None,
@@ -239,6 +241,9 @@ pub(super) struct Task {
     pub(super) main: Option<MainProcess>,
     /// Last configuration that was sent to this instance.
     pub(super) pushed: Option<Config>,
+    /// Revision of the configuration that the supervisor came with, and whether its agent had begun.
+    came_with: u64,
+    came_begun: bool,
     /// The answer to it.
     pub(super) result: Option<ConfigResult>,
     /// Policy that the supervisor acknowledged.
@@ -421,8 +426,8 @@ impl Task {
                 0
             })
         };
-        let has = if held == 0 { compose::Held::Nothing } else { compose::Held::Something };
-        let config = self.compose(Wanted::Config(has)).await.map(|mut config| {
+        (self.came_with, self.came_begun) = (held, held > 0 && self.has_begun());
+        let config = self.compose(Wanted::Config(self.holds())).await.map(|mut config| {
             let known = self.pushed.as_ref().map_or(0, |p| p.revision);
             config.revision = if known == held && self.pushed.as_ref().is_some_and(|p| same_content(p, &config)) {
                 known.max(1)
@@ -492,10 +497,7 @@ impl Task {
         let shown = |task: &Self| (task.problem.clone(), task.held_back.clone(), task.known_policy.as_ref().map(|k| k.number));
         let before = shown(self);
         self.follow_idle_timeout();
-        // An agent that is still held back starts with all of its credentials.
-        let begun = self.pushed.as_ref().is_some_and(|pushed| !pushed.await_enforcement);
-        let has = if begun { compose::Held::Something } else { compose::Held::Nothing };
-        let wanted = if self.session().is_some() { Wanted::Config(has) } else { Wanted::Policy };
+        let wanted = if self.session().is_some() { Wanted::Config(self.holds()) } else { Wanted::Policy };
         let config = self.compose(wanted).await;
         // The first composition of a new sandbox is not worth a write: its supervisor is on its way.
         let expected = before.2.is_none() && self.instance.is_none() && self.problem.is_none();
@@ -509,7 +511,7 @@ impl Task {
             }
             config.revision = pushed.revision + 1;
         } else {
-            config.revision = 1;
+            config.revision = self.came_with + 1;
         }
         if session.outgoing.try_send(from_gateway::Payload::Config(config.clone())) {
             self.pushed = Some(config);
@@ -519,6 +521,18 @@ impl Task {
             session.over.cancel();
         }
         self.touch();
+    }
+
+    /// An agent that is still held back starts with all of its credentials.
+    fn holds(&self) -> compose::Held {
+        let begun = self.pushed.as_ref().map_or(self.came_begun, |pushed| !pushed.await_enforcement);
+        if begun { compose::Held::Something } else { compose::Held::Nothing }
+    }
+
+    /// Whether the supervisor holds its agent back no more, or has none.
+    fn has_begun(&mut self) -> bool {
+        let began = |main: &MainProcess| main.state() != openshell_proto::supervisor::main_process::State::None;
+        self.main.as_ref().is_some_and(began) || self.sandbox().is_some_and(|sandbox| sandbox.spec.command.is_empty())
     }
 
     async fn compose(&mut self, wanted: Wanted) -> Option<Config> {
@@ -543,7 +557,10 @@ impl Task {
                     self.publish.send_modify(|s| s.refused = Some((number, message)));
                 }
                 self.problem = Some(problem);
-                None
+                match (&self.pushed, held) {
+                    (Some(pushed), compose::Held::Something) => Some(compose::still_given(self, pushed.clone()).await),
+                    _ => None,
+                }
             }
             Err(compose::Failure::Absent) => None,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use openshell_policy::Finding;
 
@@ -93,6 +94,15 @@ impl BlueprintError {
             Some(DeserializeGuard(Err(invalid))) => Err(Self::unreadable_other::<K>(name, &invalid.error)),
             None => Ok(None),
         }
+    }
+
+    /// All of them; an error if one cannot be read, as it might be the one that matters.
+    pub fn unless_any_unreadable<'a, K>(all: impl IntoIterator<Item = &'a DeserializeGuard<K>>) -> Result<Vec<K>, Self>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + 'a,
+    {
+        let read = |found: &'a DeserializeGuard<K>| Self::unless_unreadable(Some(found), &found.name_any()).transpose();
+        all.into_iter().filter_map(read).collect()
     }
 
     /// An object, as the sentence names it, that cannot be read for `why`.

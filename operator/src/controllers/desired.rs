@@ -59,7 +59,7 @@ pub(super) async fn desired(shared: &Shared, subject: &Subject, workload: &Workl
             match blueprint_of(shared, sandbox, read).await {
                 Ok(blueprint) => Intent::Run(Box::new(blueprint)),
                 Err(Missing::Refused(refusal)) => Intent::Refused(refusal),
-                Err(Missing::Unread(error)) => return Err(error),
+                Err(Missing::Api(error)) => return Err(error),
             }
         }
     };
@@ -80,8 +80,8 @@ fn lifetime(sandbox: &OpenShellSandbox) -> Lifetime {
 enum Missing {
     /// The objects make none that this driver can run.
     Refused(Refusal),
-    /// They could not be read from the API.
-    Unread(kube::Error),
+    /// The API did not give them.
+    Api(kube::Error),
 }
 
 impl<E: Into<Refusal>> From<E> for Missing {
@@ -99,14 +99,17 @@ async fn blueprint_of(shared: &Shared, sandbox: &OpenShellSandbox, read: Read) -
     let policies = match (&sandbox.spec.policy_ref, &sandbox.spec.policy) {
         (Some(LocalRef { name }), _) => named(config, &shared.policies, read, name).await?.into_iter().collect(),
         (None, Some(_)) => Vec::new(),
-        (None, None) => all(config, &shared.policies, read).await?,
+        // Any may select it.
+        (None, None) => BlueprintError::unless_any_unreadable(&all(config, &shared.policies, read).await?)?,
     };
     let mut providers = Vec::new();
     for LocalRef { name } in &sandbox.spec.provider_refs {
         providers.extend(named(config, &shared.providers, read, name).await?);
     }
     if read == Read::Live && gateway.spec.quotas.sandboxes.is_some() {
-        blueprint::quota::admit(sandbox, &gateway, &all(config, &shared.sandboxes, read).await?)?;
+        let all = all(config, &shared.sandboxes, read).await?;
+        let all: Vec<_> = all.into_iter().filter_map(|sandbox| sandbox.0.ok()).collect();
+        blueprint::quota::admit(sandbox, &gateway, &all)?;
     }
     let blueprint = compose(sandbox, &gateway, &policies, &providers)?;
     config.driver.admit(&blueprint)?;
@@ -121,22 +124,19 @@ where
     Ok(match read {
         Read::Seen => BlueprintError::unless_unreadable(seen.find(name).as_deref(), name)?,
         Read::Live => {
-            let found = api::<DeserializeGuard<K>>(config).get_opt(name).await.map_err(Missing::Unread)?;
+            let found = api::<DeserializeGuard<K>>(config).get_opt(name).await.map_err(Missing::Api)?;
             BlueprintError::unless_unreadable(found.as_ref(), name)?
         }
     })
 }
 
-/// All that can be read.
-async fn all<K>(config: &ControllerConfig, seen: &Watched<K>, read: Read) -> Result<Vec<K>, Missing>
+/// All that are there.
+async fn all<K>(config: &ControllerConfig, seen: &Watched<K>, read: Read) -> Result<Vec<DeserializeGuard<K>>, Missing>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     Ok(match read {
-        Read::Seen => seen.all(),
-        Read::Live => {
-            let found = api::<DeserializeGuard<K>>(config).list(&ListParams::default()).await.map_err(Missing::Unread)?;
-            found.items.into_iter().filter_map(|object| object.0.ok()).collect()
-        }
+        Read::Seen => seen.store().state().iter().map(|object| DeserializeGuard::clone(object)).collect(),
+        Read::Live => api::<DeserializeGuard<K>>(config).list(&ListParams::default()).await.map_err(Missing::Api)?.items,
     })
 }

@@ -97,11 +97,6 @@ where
         self.find(name)?.0.clone().ok()
     }
 
-    /// All objects that can be read, as last seen.
-    pub(super) fn all(&self) -> Vec<K> {
-        self.store.state().iter().filter_map(|object| object.0.clone().ok()).collect()
-    }
-
     /// Waits until everything that is there has been seen once.
     pub(super) async fn ready(&self) {
         // The watch goes only at shutdown, which ends whoever waits here as well.

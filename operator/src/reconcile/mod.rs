@@ -113,6 +113,13 @@ pub struct Observed {
     pub failure: Option<DriverError>,
 }
 
+impl Observed {
+    /// Whether this very instance of a supervisor runs.
+    fn runs(&self, instance: &str) -> bool {
+        matches!(&self.workload, WorkloadState::Running { instance: Some(running), .. } if running == instance)
+    }
+}
+
 /// Whether our finalizer holds the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {

@@ -158,7 +158,8 @@ fn suspend(because: &Suspension, observed: &Observed, now: Timestamp) -> Step {
 /// Its objects do not make a sandbox. What runs goes on under its last good configuration;
 /// nothing is started.
 fn refused(error: &Refusal, observed: &Observed, now: Timestamp) -> Step {
-    if let Some(step) = over(observed, now) {
+    if let Some(mut step) = over(observed, now) {
+        step.report.stalled = Some((error.reason.clone(), error.message.clone()));
         return step;
     }
     match &observed.workload {
@@ -329,17 +330,17 @@ fn finished(observed: &Observed) -> Option<Report> {
 fn begins_anew(observed: &Observed) -> bool {
     match (&observed.status.session, &observed.status.stopped_instance) {
         (Some(session), Some(stopped)) => session.instance_id == *stopped,
-        _ => was_stopped(observed),
+        _ => says_stopped(observed),
     }
 }
 
-fn was_stopped(observed: &Observed) -> bool {
+fn says_stopped(observed: &Observed) -> bool {
     matches!(observed.status.phase, Some(Phase::Stopped | Phase::Stopping | Phase::Starting))
 }
 
 /// `Starting` for one that was stopped before, `Provisioning` otherwise.
 fn on_the_way(observed: &Observed) -> Phase {
-    if was_stopped(observed) || begins_anew(observed) { Phase::Starting } else { Phase::Provisioning }
+    if says_stopped(observed) || begins_anew(observed) { Phase::Starting } else { Phase::Provisioning }
 }
 
 fn settled(report: Report) -> Step {

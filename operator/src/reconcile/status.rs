@@ -198,9 +198,12 @@ impl Report {
         status.observed_generation = Some(generation);
         status.phase = Some(self.phase);
         status.idle_since = self.idle_since;
-        if matches!(self.phase, Phase::Stopping | Phase::Stopped) {
-            status.stopped_instance = status.session.as_ref().map(|session| session.instance_id.clone());
-        }
+        status.stopped_instance = match (self.phase, status.stopped_instance.take()) {
+            (Phase::Stopping | Phase::Stopped, _) => Some(status.session.as_ref().map(|s| s.instance_id.clone()).unwrap_or_default()),
+            // It was to be stopped, and was not.
+            (_, Some(stopped)) if observed.runs(&stopped) => None,
+            (_, stopped) => stopped,
+        };
         if self.scheduled.0 == Is::True {
             status.driver = Some(observed.driver.clone());
         }

@@ -684,6 +684,45 @@ fn what_is_started_again_waits_for_its_session_however_long_that_takes() {
 }
 
 #[test]
+fn what_was_to_be_stopped_and_was_not_is_finished_when_it_ends() {
+    let denied = |world: &mut World| world.status = world.plan(Wish::Suspend).status;
+    let left = |world: &mut World| {
+        world.now += SignedDuration::from_hours(1);
+        world.status.main_process = None;
+        world.reconcile(Wish::Busy, None);
+        assert!(world.status.idle_since.is_some() && matches!(world.workload, WorkloadState::Running { .. }));
+        world.happen(Event::Active);
+    };
+    for begin in [&denied as &dyn Fn(&mut World), &left] {
+        let mut world = World { cleanup: Cleanup::OwnerReferences, ..World::new() };
+        world.settle(Wish::Busy);
+        begin(&mut world);
+        assert_eq!((world.status.phase, world.status.stopped_instance.as_deref()), (Some(Phase::Stopping), Some("i1")));
+        world.reconcile(Wish::Busy, None);
+        world.happen(Event::MainExited(0));
+        world.reconcile(Wish::Busy, None);
+        assert_eq!((world.status.phase, &world.status.stopped_instance), (Some(Phase::Completed), &None));
+        world.happen(Event::Replaced);
+        world.settle(Wish::Busy);
+        assert_eq!((world.workload.clone(), world.status.phase, world.starts), (WorkloadState::Suspended, Some(Phase::Completed), 1));
+    }
+}
+
+#[test]
+fn a_first_session_after_a_start_is_no_earlier_one() {
+    let mut world = World { cleanup: Cleanup::OwnerReferences, ..World::new() };
+    world.settle(Wish::Suspend);
+    for event in [Event::Identified, Event::Connected, Event::MainExited(0), Event::Replaced] {
+        if world.starts == 0 {
+            world.reconcile(Wish::Run, None);
+        }
+        world.happen(event);
+    }
+    world.settle(Wish::Run);
+    assert_eq!((world.workload.clone(), world.status.phase), (WorkloadState::Suspended, Some(Phase::Completed)));
+}
+
+#[test]
 fn what_is_completed_and_refused_is_not_ready() {
     let mut world = World::new();
     world.settle(Wish::Run);

@@ -232,6 +232,63 @@ async fn credentials_are_taken_away_although_the_policy_is_gone() {
     gateway.until(NAME, "told", |s| acknowledged_for(s, "PolicyNotFound")).await;
 }
 
+/// As a supervisor says that comes back.
+fn back(uid: &str, held: &Config) -> Hello {
+    let level = enforcement_report::Level::Full.into();
+    Hello {
+        sandbox_id: uid.into(),
+        instance_id: "i".into(),
+        config_revision: held.revision,
+        policy_hash: held.policy_hash.clone(),
+        enforcement: Some(EnforcementReport { level, ..EnforcementReport::default() }),
+        ..Hello::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_starts_takes_away_what_is_gone_meanwhile() {
+    let room = Room::new("hub-meanwhile");
+    let ground = room.ground();
+    let gateway = ground.start().await;
+    let uid = with_credential(&gateway, "s3cret").await;
+    let mut played = Played::hello(&ground, &uid, "i").await;
+    let first = played.accepted().await.expect("a configuration");
+    played.acknowledge(&first).await;
+    played.enforce(&[]).await;
+    let held = played.config().await;
+    played.acknowledge(&held).await;
+    gateway.until(NAME, "acknowledged", |s| acknowledged_for(s, "Acknowledged")).await;
+    gateway.kill().await;
+
+    let gateway = ground.start().await;
+    let providers: kube::Api<Provider> = kube::Api::default_namespaced(gateway.api.client());
+    providers.delete("forge", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut played = Played::connect(&ground, &uid, back(&uid, &held)).await.unwrap();
+    let without = played.accepted().await.expect("a configuration");
+    assert!(without.credentials.is_empty() && without.revision > held.revision, "{without:?}");
+    assert_eq!(without.policy_json, held.policy_json);
+    gateway.until(NAME, "told", |s| acknowledged_for(s, "ProviderNotFound")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_held_back_begins_with_all_of_its_credentials() {
+    let room = Room::new("hub-held-back");
+    let ground = room.ground();
+    let gateway = ground.start().await;
+    let uid = with_credential(&gateway, "s3cret").await;
+    let mut played = Played::hello(&ground, &uid, "i").await;
+    let first = played.accepted().await.expect("a configuration");
+    assert!(first.await_enforcement);
+    played.acknowledge(&first).await;
+    drop(played);
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::default_namespaced(gateway.api.client());
+    secrets.delete("osprov-forge", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut again = Played::connect(&ground, &uid, back(&uid, &first)).await.unwrap();
+    assert_eq!(again.accepted().await, None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_level_that_cannot_keep_secrets_gets_none() {
     let room = Room::new("hub-readable");
