@@ -116,6 +116,17 @@ async fn with_credential(gateway: &Gateway, value: &str) -> String {
     gateway.create(NAME, spec).await.metadata.uid.unwrap()
 }
 
+/// A supervisor that has all of its configuration, and that.
+async fn holding(ground: &Ground, uid: &str) -> (Played, Config) {
+    let mut played = Played::hello(ground, uid, "i").await;
+    let first = played.accepted().await.expect("a configuration");
+    played.acknowledge(&first).await;
+    played.enforce(&[]).await;
+    let held = played.config().await;
+    played.acknowledge(&held).await;
+    (played, held)
+}
+
 fn acknowledged_for(sandbox: &OpenShellSandbox, reason: &str) -> bool {
     let conditions = &sandbox.status.as_ref().unwrap().conditions;
     conditions::find(conditions, conditions::POLICY_ACKNOWLEDGED).is_some_and(|c| c.reason == reason)
@@ -177,13 +188,8 @@ async fn a_provider_that_is_deleted_takes_its_credentials_along() {
     let ground = room.ground();
     let gateway = ground.start().await;
     let uid = with_credential(&gateway, "s3cret").await;
-    let mut played = Played::hello(&ground, &uid, "i").await;
-    let first = played.accepted().await.expect("a configuration");
-    played.acknowledge(&first).await;
-    played.enforce(&[]).await;
-    let held = played.config().await;
+    let (mut played, held) = holding(&ground, &uid).await;
     assert_eq!(held.credentials.len(), 1);
-    played.acknowledge(&held).await;
 
     let providers: kube::Api<Provider> = kube::Api::default_namespaced(gateway.api.client());
     let provider = providers.get("forge").await.unwrap();
@@ -216,12 +222,7 @@ async fn credentials_are_taken_away_although_the_policy_is_gone() {
     let named = Patch::Merge(json!({ "spec": { "policy": null, "policyRef": { "name": "own" } } }));
     gateway.sandboxes().patch(NAME, &PatchParams::default(), &named).await.unwrap();
 
-    let mut played = Played::hello(&ground, &uid, "i").await;
-    let first = played.accepted().await.expect("a configuration");
-    played.acknowledge(&first).await;
-    played.enforce(&[]).await;
-    let held = played.config().await;
-    played.acknowledge(&held).await;
+    let (mut played, held) = holding(&ground, &uid).await;
     policies.delete("own", &DeleteParams::default()).await.unwrap();
     gateway.until(NAME, "told", |s| acknowledged_for(s, "PolicyNotFound")).await;
     let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::default_namespaced(gateway.api.client());
@@ -251,13 +252,9 @@ async fn a_gateway_that_starts_takes_away_what_is_gone_meanwhile() {
     let ground = room.ground();
     let gateway = ground.start().await;
     let uid = with_credential(&gateway, "s3cret").await;
-    let mut played = Played::hello(&ground, &uid, "i").await;
-    let first = played.accepted().await.expect("a configuration");
-    played.acknowledge(&first).await;
-    played.enforce(&[]).await;
-    let held = played.config().await;
-    played.acknowledge(&held).await;
+    let (played, held) = holding(&ground, &uid).await;
     gateway.until(NAME, "acknowledged", |s| acknowledged_for(s, "Acknowledged")).await;
+    drop(played);
     gateway.kill().await;
 
     let gateway = ground.start().await;
