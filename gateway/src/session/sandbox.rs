@@ -202,14 +202,6 @@ enum IdleTimeout {
     Some,
 }
 
-/// How far to compose.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// So that the policy is checked and recorded: nobody is connected.
-    Policy,
-    Config(compose::Held),
-}
-
 /// A policy revision and the policy.
 #[derive(Clone)]
 pub(super) struct Revision {
@@ -427,7 +419,7 @@ impl Task {
             })
         };
         (self.came_with, self.came_begun) = (held, held > 0 && self.has_begun());
-        let config = self.compose(Wanted::Config(self.holds())).await.map(|mut config| {
+        let config = self.compose(Some(self.holds())).await.map(|mut config| {
             let known = self.pushed.as_ref().map_or(0, |p| p.revision);
             config.revision = if known == held && self.pushed.as_ref().is_some_and(|p| same_content(p, &config)) {
                 known.max(1)
@@ -497,8 +489,8 @@ impl Task {
         let shown = |task: &Self| (task.problem.clone(), task.held_back.clone(), task.known_policy.as_ref().map(|k| k.number));
         let before = shown(self);
         self.follow_idle_timeout();
-        let wanted = if self.session().is_some() { Wanted::Config(self.holds()) } else { Wanted::Policy };
-        let config = self.compose(wanted).await;
+        let connected = self.session().map(|_| self.holds());
+        let config = self.compose(connected).await;
         // The first composition of a new sandbox is not worth a write: its supervisor is on its way.
         let expected = before.2.is_none() && self.instance.is_none() && self.problem.is_none();
         if shown(self) != before && !expected {
@@ -535,13 +527,11 @@ impl Task {
         self.main.as_ref().is_some_and(began) || self.sandbox().is_some_and(|sandbox| sandbox.spec.command.is_empty())
     }
 
-    async fn compose(&mut self, wanted: Wanted) -> Option<Config> {
-        let held = match wanted {
-            Wanted::Config(held) => held,
-            Wanted::Policy => compose::Held::Nothing,
-        };
+    /// Composes for a supervisor that is connected. With none, the policy is checked and recorded.
+    async fn compose(&mut self, connected: Option<compose::Held>) -> Option<Config> {
+        let held = connected.unwrap_or(compose::Held::Nothing);
         let composed = match compose::prepare(self, held).await {
-            Ok(prepared) if matches!(wanted, Wanted::Config(_)) => compose::config(self, prepared, held).await.map(Some),
+            Ok(prepared) if connected.is_some() => compose::config(self, prepared, held).await.map(Some),
             Ok(_) => Ok(None),
             Err(failure) => Err(failure),
         };

@@ -249,7 +249,8 @@ async fn watch_sandboxes(inner: &Arc<Inner>, mut writer: Writer<OpenShellSandbox
                 writer.apply_watcher_event(&watcher::Event::Init);
             }
             Ok(watcher::Event::InitApply(sandbox)) => {
-                if let Some(sandbox) = readable(inner, sandbox).map_or_else(|uid| inner.objects.known(&uid), Some) {
+                let uid = sandbox.uid().unwrap_or_default();
+                if let Some(sandbox) = readable(inner, sandbox).or_else(|| inner.objects.known(&uid)) {
                     writer.apply_watcher_event(&watcher::Event::InitApply(sandbox));
                 }
             }
@@ -258,7 +259,7 @@ async fn watch_sandboxes(inner: &Arc<Inner>, mut writer: Writer<OpenShellSandbox
                 relisted(inner);
             }
             Ok(watcher::Event::Apply(sandbox)) => {
-                let Ok(sandbox) = readable(inner, sandbox) else { continue };
+                let Some(sandbox) = readable(inner, sandbox) else { continue };
                 let handle = sandbox.metadata.uid.as_deref().map(|uid| inner.handle(uid));
                 let concerned = handle.filter(|handle| handle.concerns(sandbox.metadata.generation, sandbox.labels()));
                 writer.apply_watcher_event(&watcher::Event::Apply(sandbox));
@@ -280,19 +281,19 @@ async fn watch_sandboxes(inner: &Arc<Inner>, mut writer: Writer<OpenShellSandbox
     }
 }
 
-/// The sandbox, or the UID of one that does not decode.
-fn readable(inner: &Inner, sandbox: DeserializeGuard<OpenShellSandbox>) -> Result<OpenShellSandbox, String> {
+/// The sandbox, unless it does not decode, which is kept in mind.
+fn readable(inner: &Inner, sandbox: DeserializeGuard<OpenShellSandbox>) -> Option<OpenShellSandbox> {
     let uid = sandbox.uid().unwrap_or_default();
     let mut unreadable = inner.objects.unreadable.lock();
     match sandbox.0 {
         Ok(sandbox) => {
             unreadable.remove(&uid);
-            Ok(sandbox)
+            Some(sandbox)
         }
         Err(invalid) => {
             tracing::warn!(name = invalid.metadata.name, error = invalid.error, "a sandbox does not decode; what was known of it stays");
-            unreadable.insert(uid.clone());
-            Err(uid)
+            unreadable.insert(uid);
+            None
         }
     }
 }

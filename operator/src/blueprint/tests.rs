@@ -1,5 +1,7 @@
 //! Composition: what goes together, what does not, and that it is always the same.
 
+use kube::core::error_boundary::InvalidObject;
+use kube::core::{DeserializeGuard, ObjectMeta};
 use openshell_crds::policy::PolicyDocument;
 use openshell_crds::{OpenShellGateway, OpenShellSandbox, Policy, Provider};
 use proptest::prelude::*;
@@ -298,4 +300,17 @@ fn what_no_pod_can_be_is_refused_with_its_path() {
         assert_eq!(reason, Reason::PodInvalid);
         assert!(message.starts_with(path), "{message}");
     }
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_may_be_the_one_that_selects() {
+    let readable = |name: &str| DeserializeGuard(Ok(policy(name, "a.example", None)));
+    let unreadable = || {
+        let metadata = ObjectMeta { name: Some("bad".into()), ..Default::default() };
+        DeserializeGuard::<Policy>(Err(InvalidObject { error: "no list".into(), metadata }))
+    };
+    assert_eq!(BlueprintError::unless_any_unreadable(&[readable("a"), readable("b")]).unwrap().len(), 2);
+    let error = BlueprintError::unless_any_unreadable(&[readable("a"), unreadable()]).unwrap_err();
+    assert_eq!(error.reason, Reason::InvalidObject);
+    assert!(error.message.contains("Policy \"bad\" cannot be read: no list"), "{}", error.message);
 }
